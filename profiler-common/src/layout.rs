@@ -1,0 +1,378 @@
+//! Records in the shared arrays, and how large the arrays are.
+//!
+//! Every array is a `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`. Counters of a
+//! CPU are written by programs on that CPU alone, so they need no atomics, and
+//! every record is a multiple of a cache line, so no two CPUs share a line.
+
+use crate::histogram;
+use crate::spin_stack::SpinStack;
+use crate::syscalls::SYSCALLS;
+
+/// Bytes of a cache line.
+pub const CACHE_LINE: usize = 64;
+
+/// Names of the arrays in the BPF object.
+pub mod maps {
+    /// [`WaitSeries`](super::WaitSeries), CPU-major: `cpu * series + series`.
+    pub const WAITS: &str = "WAITS";
+    /// [`SyscallSeries`](super::SyscallSeries), CPU-major: `cpu * 17 + syscall`.
+    pub const SYSCALLS: &str = "SYSCALLS";
+    /// [`CpuState`](super::CpuState), by CPU.
+    pub const CPUS: &str = "CPUS";
+    /// `u64` counters: `cpu * handoff_stride + lock * nodes + from_node`.
+    pub const HANDOFFS: &str = "HANDOFFS";
+    /// `u64` nanoseconds: `cpu * syscall_wait_stride + syscall * locks + lock`.
+    pub const SYSCALL_WAITS: &str = "SYSCALL_WAITS";
+    /// [`LockState`](super::LockState), by lock.
+    pub const LOCKS: &str = "LOCKS";
+    /// `Bucket<u64>` of sleeping waits in flight.
+    pub const WAITS_INFLIGHT: &str = "WAITS_INFLIGHT";
+    /// `Bucket<u64>` of mount system calls in flight.
+    pub const SYSCALLS_INFLIGHT: &str = "SYSCALLS_INFLIGHT";
+    /// [`ErrnoSlot`](super::ErrnoSlot).
+    pub const ERRNOS: &str = "ERRNOS";
+    /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
+    pub const TEXT: &str = "TEXT";
+}
+
+/// Counters and histogram of the waits of one series on one CPU.
+///
+/// A series is a lock in one mode. `started` is written before the rest and
+/// `finished` after it: a reader that finds them equal, having read `finished`
+/// first and `started` last, has a consistent copy.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct WaitSeries {
+    /// Waits whose booking has begun.
+    pub started: u64,
+    /// Waits whose booking is complete.
+    pub finished: u64,
+    /// Time waited, in ns.
+    pub sum_ns: u64,
+    /// Longest wait, in ns.
+    pub max_ns: u64,
+    /// Waits that ended on another NUMA node than they began.
+    pub migrated: u64,
+    /// Waits that ended without the lock (interrupted or killed).
+    pub failed: u64,
+    /// Waits by [`histogram::bucket_index`].
+    pub buckets: [u64; histogram::BUCKETS],
+    #[doc(hidden)]
+    pub pad: u64,
+}
+
+const _: () = assert!(size_of::<WaitSeries>() == 35 * CACHE_LINE);
+
+/// Values up to this one, in ns, share the first bucket of a system call's
+/// histogram: no mount call is faster, and the array is a fifth smaller.
+pub const SYSCALL_FLOOR_NS: u64 = 256;
+/// Buckets of [`histogram`] that the floor folds away.
+pub const SYSCALL_FLOOR: usize = histogram::bucket_index(SYSCALL_FLOOR_NS);
+/// Buckets of a system call's histogram; index `i` has the bounds of
+/// `histogram` bucket `i + SYSCALL_FLOOR`, the first one starts at 0.
+pub const SYSCALL_BUCKETS: usize = histogram::BUCKETS - SYSCALL_FLOOR;
+
+/// Bucket of a system call that took `value_ns`; below [`SYSCALL_BUCKETS`].
+#[inline(always)]
+pub const fn syscall_bucket_index(value_ns: u64) -> usize {
+    let index = histogram::bucket_index(value_ns);
+    if index < SYSCALL_FLOOR { 0 } else { index - SYSCALL_FLOOR }
+}
+
+/// Counters and histogram of one mount system call on one CPU; `started` and
+/// `finished` as in [`WaitSeries`].
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct SyscallSeries {
+    /// Calls whose booking has begun.
+    pub started: u64,
+    /// Calls whose booking is complete.
+    pub finished: u64,
+    /// Time spent, in ns.
+    pub sum_ns: u64,
+    /// Longest call, in ns.
+    pub max_ns: u64,
+    /// Calls that returned an error.
+    pub errors: u64,
+    /// Calls by [`syscall_bucket_index`].
+    pub buckets: [u64; SYSCALL_BUCKETS],
+}
+
+const _: () = assert!(size_of::<SyscallSeries>() == 29 * CACHE_LINE);
+
+/// What a CPU keeps between events.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct CpuState {
+    /// Spin waits in flight.
+    pub spins: SpinStack,
+    /// NUMA node of the CPU plus 1, as the kernel told a program on it; 0
+    /// before the first one.
+    pub node_plus_one: u64,
+    /// Losses, by [`Drop`].
+    pub drops: [u64; DROPS],
+    #[doc(hidden)]
+    pub pad: [u64; 14 - DROPS],
+}
+
+const _: () = assert!(size_of::<CpuState>() == 3 * CACHE_LINE);
+
+/// Why something that happened was not booked, or not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Drop {
+    /// A sleeping wait found no slot in the in-flight table.
+    InflightFull = 0,
+    /// A spin wait found its CPU's stack full.
+    SpinStackFull = 1,
+    /// A wait ended whose begin was not seen.
+    UnmatchedEnd = 2,
+    /// A wait was left behind by its task: its end was not seen.
+    UnmatchedBegin = 3,
+    /// A wait ended before it began, by the clocks of two CPUs; booked as 0.
+    ClockBackwards = 4,
+    /// A mount call found no slot in the in-flight table.
+    SyscallInflightFull = 5,
+    /// A mount call returned whose entry was not seen.
+    UnmatchedSyscall = 6,
+    /// An error found no slot in the table of errors by errno; it counts under
+    /// the errno `other`.
+    ErrnoTableFull = 7,
+    /// The arguments of `clone3` could not be read, so it was not counted.
+    CloneArgsUnreadable = 8,
+}
+
+/// How many kinds of loss there are.
+pub const DROPS: usize = 9;
+
+/// Label values of the losses, by [`Drop`].
+pub const DROP_NAMES: [&str; DROPS] = [
+    "inflight_full",
+    "spin_stack_full",
+    "unmatched_end",
+    "unmatched_begin",
+    "clock_backwards",
+    "syscall_inflight_full",
+    "unmatched_syscall",
+    "errno_table_full",
+    "clone_args_unreadable",
+];
+
+/// What all CPUs share about a lock.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct LockState {
+    /// NUMA node of the last contended acquirer plus 1; 0 before the first.
+    pub last_node_plus_one: u64,
+    #[doc(hidden)]
+    pub pad: [u64; 7],
+}
+
+const _: () = assert!(size_of::<LockState>() == CACHE_LINE);
+
+/// Errors of one system call with one errno, added up atomically.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ErrnoSlot {
+    /// [`errno_key`]; 0 for a free slot.
+    pub key: u64,
+    /// Errors.
+    pub count: u64,
+}
+
+/// Slots in the table of errors.
+pub const ERRNO_SLOTS: u32 = 128;
+/// Slots that an error looks at before it counts as `other`.
+pub const ERRNO_PROBES: u32 = 8;
+
+/// Key of an [`ErrnoSlot`]: never 0.
+#[inline(always)]
+pub const fn errno_key(syscall: u8, errno: u16) -> u64 {
+    1 << 32 | (syscall as u64) << 16 | errno as u64
+}
+
+/// System call and errno of a key.
+pub const fn errno_of_key(key: u64) -> (u8, u16) {
+    ((key >> 16) as u8, key as u16)
+}
+
+/// Slot where the search for a key starts.
+#[inline(always)]
+pub const fn errno_slot(key: u64) -> u32 {
+    (key as u32).wrapping_mul(0x9e37_79b1) >> 16 & (ERRNO_SLOTS - 1)
+}
+
+/// Bytes of kernel text that one run of the reading program copies.
+pub const TEXT_WINDOW: usize = 256;
+
+/// What the text-reading program copied.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct TextWindow {
+    /// The bytes.
+    pub bytes: [u8; TEXT_WINDOW],
+}
+
+/// Sizes and offsets that the programs get as read-only data, so that the
+/// verifier folds them into constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// Possible NUMA nodes.
+    pub nodes: u32,
+    /// Watched locks.
+    pub locks: u32,
+    /// Series of all watched locks together.
+    pub series: u32,
+    /// `u64`s per CPU in [`maps::HANDOFFS`].
+    pub handoff_stride: u32,
+    /// `u64`s per CPU in [`maps::SYSCALL_WAITS`].
+    pub syscall_wait_stride: u32,
+    /// Buckets in [`maps::WAITS_INFLIGHT`] less one.
+    pub waits_mask: u32,
+    /// Buckets in [`maps::SYSCALLS_INFLIGHT`] less one.
+    pub syscalls_mask: u32,
+    /// Offset of `nsproxy` in `task_struct`, in bytes; 0 when unknown.
+    pub task_nsproxy: u32,
+    /// Offset of `mnt_ns` in `nsproxy`, in bytes.
+    pub nsproxy_mnt_ns: u32,
+}
+
+const _: () = assert!(size_of::<Layout>() == 40);
+
+const WORDS_PER_LINE: u32 = (CACHE_LINE / size_of::<u64>()) as u32;
+
+impl Layout {
+    /// Layout for a machine and a watch list. `waits` and `syscalls` are the
+    /// sleeping waits and the mount calls that may be in flight at once; they
+    /// are rounded up to a power of two.
+    pub const fn new(
+        cpus: u32,
+        nodes: u32,
+        locks: u32,
+        series: u32,
+        waits: u32,
+        syscalls: u32,
+    ) -> Self {
+        Self {
+            cpus,
+            nodes,
+            locks,
+            series,
+            handoff_stride: (locks * nodes).next_multiple_of(WORDS_PER_LINE),
+            syscall_wait_stride: (SYSCALLS as u32 * locks).next_multiple_of(WORDS_PER_LINE),
+            waits_mask: buckets(waits) - 1,
+            syscalls_mask: buckets(syscalls) - 1,
+            task_nsproxy: 0,
+            nsproxy_mnt_ns: 0,
+        }
+    }
+
+    /// Sleeping waits that may be in flight at once on a machine with `cpus`
+    /// CPUs, unless configured otherwise.
+    pub const fn default_waits(cpus: u32) -> u32 {
+        let n = cpus.saturating_mul(128);
+        if n < 512 { 512 } else { n }
+    }
+
+    /// Mount calls that may be in flight at once, unless configured otherwise.
+    pub const fn default_syscalls(cpus: u32) -> u32 {
+        Self::default_waits(cpus) / 2
+    }
+
+    /// Every array with its entries and the bytes of an entry.
+    pub const fn arrays(&self) -> [(&'static str, u32, usize); 9] {
+        [
+            (maps::WAITS, self.cpus * self.series, size_of::<WaitSeries>()),
+            (maps::SYSCALLS, self.cpus * SYSCALLS as u32, size_of::<SyscallSeries>()),
+            (maps::CPUS, self.cpus, size_of::<CpuState>()),
+            (maps::HANDOFFS, self.cpus * self.handoff_stride, size_of::<u64>()),
+            (maps::SYSCALL_WAITS, self.cpus * self.syscall_wait_stride, size_of::<u64>()),
+            (maps::LOCKS, self.locks, size_of::<LockState>()),
+            (maps::WAITS_INFLIGHT, self.waits_mask + 1, CACHE_LINE),
+            (maps::SYSCALLS_INFLIGHT, self.syscalls_mask + 1, CACHE_LINE),
+            (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
+        ]
+    }
+
+    /// Bytes of all arrays together.
+    pub fn bytes(&self) -> u64 {
+        self.arrays().iter().map(|(_, entries, size)| u64::from(*entries) * *size as u64).sum()
+    }
+}
+
+const fn buckets(slots: u32) -> u32 {
+    let buckets = slots.div_ceil(crate::inflight::SLOTS as u32).next_power_of_two();
+    if buckets < 2 { 2 } else { buckets }
+}
+
+#[cfg(feature = "user")]
+mod plain_data {
+    // SAFETY: `repr(C)`, integers only, no implicit padding.
+    unsafe impl aya::Pod for super::Layout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::watch::WatchEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::TextWindow {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_locks_take_at_most_64_kib_per_possible_cpu() {
+        for cpus in [2, 4, 64, 512, 1024] {
+            for nodes in [1, 8] {
+                if nodes * 4 > cpus && nodes > 1 {
+                    continue;
+                }
+                // The series of the default locks: eight locks, three of
+                // them shared (the shrinker lock is a rwsem to 6.6).
+                let layout = Layout::new(
+                    cpus,
+                    nodes,
+                    8,
+                    11,
+                    Layout::default_waits(cpus),
+                    Layout::default_syscalls(cpus),
+                );
+                assert!(
+                    layout.bytes() <= 64 * 1024 * u64::from(cpus),
+                    "{cpus} CPUs, {nodes} nodes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn syscall_buckets_keep_the_bounds_of_the_histogram() {
+        assert_eq!(histogram::bucket_upper_ns(SYSCALL_FLOOR), SYSCALL_FLOOR_NS);
+        assert_eq!(syscall_bucket_index(0), 0);
+        assert_eq!(syscall_bucket_index(256), 0);
+        assert_eq!(syscall_bucket_index(257), 1);
+        assert_eq!(syscall_bucket_index(u64::MAX), SYSCALL_BUCKETS - 1);
+    }
+
+    #[test]
+    fn errno_keys_are_never_zero_and_come_back() {
+        assert_ne!(errno_key(0, 0), 0);
+        assert_eq!(errno_of_key(errno_key(16, 4095)), (16, 4095));
+        assert!(errno_slot(errno_key(16, 4095)) < ERRNO_SLOTS);
+    }
+
+    #[test]
+    fn banks_of_two_cpus_share_no_cache_line() {
+        for locks in 1..=32 {
+            for nodes in 1..=8 {
+                let layout = Layout::new(4, nodes, locks, locks, 1, 1);
+                assert_eq!(layout.handoff_stride % WORDS_PER_LINE, 0);
+                assert_eq!(layout.syscall_wait_stride % WORDS_PER_LINE, 0);
+                assert!(layout.handoff_stride >= locks * nodes);
+                assert!(layout.syscall_wait_stride >= locks * 17);
+            }
+        }
+    }
+}

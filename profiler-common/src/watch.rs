@@ -1,0 +1,193 @@
+//! The watch list: a perfect hash over the addresses of the watched locks.
+//!
+//! Almost every contended lock on a host is another one, so the question "is
+//! this one ours?" has to cost next to nothing, and the same for one watched
+//! lock as for thirty. User space searches a multiplier under which no two
+//! watched addresses share a table entry; a program then multiplies, shifts,
+//! loads one entry and compares.
+
+use crate::flags;
+
+/// Entries in the table, a power of two.
+pub const TABLE_LEN: usize = 1 << TABLE_BITS;
+const TABLE_BITS: u32 = 6;
+/// Most locks that one watch list can hold.
+pub const MAX_LOCKS: usize = 32;
+
+/// Set in [`WatchEntry::traits`]: readers and writers are booked apart.
+pub const SHARED: u8 = 1 << 0;
+/// Set in [`WatchEntry::traits`]: waiters sleep, hence can change CPU while
+/// they wait.
+pub const SLEEPS: u8 = 1 << 1;
+
+/// One watched lock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchEntry {
+    /// Address that the contention tracepoints carry; 0 for a free entry.
+    pub address: u64,
+    /// Index of the lock in the watch list.
+    pub lock: u8,
+    /// First series of the lock; writers of a [`SHARED`] lock use the next one.
+    pub series: u8,
+    /// [`SHARED`] and [`SLEEPS`].
+    pub traits: u8,
+    #[doc(hidden)]
+    pub pad: [u8; 5],
+}
+
+const _: () = assert!(size_of::<WatchEntry>() == 16);
+
+impl WatchEntry {
+    /// Series of a wait that began with `contention_flags`.
+    #[inline(always)]
+    pub const fn series_of(&self, contention_flags: u32) -> u8 {
+        if self.traits & SHARED != 0 && contention_flags & flags::READ == 0 {
+            self.series + 1
+        } else {
+            self.series
+        }
+    }
+
+    /// Whether waiters sleep.
+    #[inline(always)]
+    pub const fn sleeps(&self) -> bool {
+        self.traits & SLEEPS != 0
+    }
+
+    /// Series that the lock takes up: 2 if readers and writers are booked
+    /// apart, else 1.
+    pub const fn series_count(&self) -> u8 {
+        if self.traits & SHARED != 0 { 2 } else { 1 }
+    }
+}
+
+/// Table entry that `address` would have under `multiplier`; below
+/// [`TABLE_LEN`].
+#[inline(always)]
+pub const fn table_index(address: u64, multiplier: u64) -> usize {
+    (address.wrapping_mul(multiplier) >> (64 - TABLE_BITS)) as usize
+}
+
+/// A watch list laid out for the programs.
+#[derive(Clone, Debug)]
+pub struct WatchTable {
+    /// Multiplier without collisions.
+    pub multiplier: u64,
+    /// Entries, at their [`table_index`].
+    pub entries: [WatchEntry; TABLE_LEN],
+}
+
+/// Why a watch list cannot be laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchError {
+    /// More than [`MAX_LOCKS`] locks.
+    TooMany(usize),
+    /// Two locks have this address, or a lock has the address 0.
+    Address(u64),
+    /// No multiplier without collisions was found.
+    NoMultiplier,
+}
+
+impl WatchTable {
+    /// Lays out `locks`, searching a multiplier without collisions.
+    ///
+    /// # Errors
+    ///
+    /// Too many locks, or an address that is 0 or occurs twice.
+    pub fn new(locks: &[WatchEntry]) -> Result<Self, WatchError> {
+        if locks.len() > MAX_LOCKS {
+            return Err(WatchError::TooMany(locks.len()));
+        }
+        for (i, lock) in locks.iter().enumerate() {
+            if lock.address == 0 || locks.iter().take(i).any(|other| other.address == lock.address)
+            {
+                return Err(WatchError::Address(lock.address));
+            }
+        }
+        // SplitMix64 from a fixed seed: the same list has the same table in
+        // every run. 32 locks take some thousand tries, 11 take three.
+        let mut state = 0u64;
+        'search: for _ in 0..10_000_000u32 {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let multiplier = (z ^ (z >> 31)) | 1;
+            let mut entries = [WatchEntry::default(); TABLE_LEN];
+            for lock in locks {
+                match entries.get_mut(table_index(lock.address, multiplier)) {
+                    Some(entry) if entry.address == 0 => *entry = *lock,
+                    _ => continue 'search,
+                }
+            }
+            return Ok(Self { multiplier, entries });
+        }
+        Err(WatchError::NoMultiplier)
+    }
+
+    /// The watched lock at `address`: what a program does, for tests.
+    pub fn find(&self, address: u64) -> Option<&WatchEntry> {
+        self.entries
+            .get(table_index(address, self.multiplier))
+            .filter(|entry| entry.address == address && address != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lock(address: u64) -> WatchEntry {
+        WatchEntry { address, ..WatchEntry::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn every_watched_address_is_found_and_no_other(
+            addresses in proptest::collection::hash_set(
+                0xffff_ffff_8000_0000u64..0xffff_ffff_a000_0000, 1..=MAX_LOCKS),
+            other in 0xffff_ffff_8000_0000u64..0xffff_ffff_a000_0000,
+        ) {
+            let locks: Vec<_> = addresses.iter().map(|a| lock(*a)).collect();
+            let table = WatchTable::new(&locks).unwrap();
+            for address in &addresses {
+                prop_assert_eq!(table.find(*address).map(|e| e.address), Some(*address));
+            }
+            prop_assert_eq!(table.find(other).is_some(), addresses.contains(&other));
+        }
+    }
+
+    #[test]
+    fn adjacent_locks_do_not_collide() {
+        let locks: Vec<_> =
+            (0..MAX_LOCKS as u64).map(|i| lock(0xffff_ffff_8210_0000 + 4 * i)).collect();
+        let table = WatchTable::new(&locks).unwrap();
+        assert!(locks.iter().all(|l| table.find(l.address).is_some()));
+    }
+
+    #[test]
+    fn a_free_entry_is_not_a_lock_at_address_zero() {
+        assert!(WatchTable::new(&[]).unwrap().find(0).is_none());
+    }
+
+    #[test]
+    fn bad_lists_are_refused() {
+        assert_eq!(WatchTable::new(&[lock(0)]).unwrap_err(), WatchError::Address(0));
+        assert_eq!(WatchTable::new(&[lock(8), lock(8)]).unwrap_err(), WatchError::Address(8));
+        let many: Vec<_> = (1..=33).map(lock).collect();
+        assert_eq!(WatchTable::new(&many).unwrap_err(), WatchError::TooMany(33));
+    }
+
+    #[test]
+    fn only_shared_locks_book_writers_apart() {
+        let shared = WatchEntry { series: 4, traits: SHARED | SLEEPS, ..lock(8) };
+        assert_eq!(shared.series_of(flags::READ), 4);
+        assert_eq!(shared.series_of(flags::WRITE), 5);
+        assert_eq!(shared.series_of(flags::SPIN | flags::READ), 4);
+        let mutex = WatchEntry { series: 4, traits: SLEEPS, ..lock(8) };
+        assert_eq!(mutex.series_of(flags::MUTEX | flags::SPIN), 4);
+        assert_eq!(mutex.series_of(flags::MUTEX), 4);
+    }
+}

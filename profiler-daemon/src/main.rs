@@ -1,0 +1,3 @@
+//! The `lockprof` command.
+
+fn main() {}

@@ -1,0 +1,311 @@
+//! The one data type that views know: what was measured, free of how.
+//!
+//! A snapshot holds totals since the programs were attached. Two snapshots
+//! subtract into a window ([`Snapshot::since`]). Its JSON form is what
+//! `stat --json` and `/api/v1/snapshot` print, and it reads back.
+
+mod histogram;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::histogram::Histogram;
+use crate::locks::{Method, Mode};
+
+/// Version of the JSON form. Keys are added without a new version; none is
+/// renamed or removed under the same one.
+pub const SCHEMA: u32 = 1;
+
+/// Everything measured over `duration_ns`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Time covered, in ns.
+    pub duration_ns: u64,
+    /// The machine.
+    pub host: Host,
+    /// Waits by lock, mode and NUMA node; every watched lock is there, with
+    /// zeros if nobody waited.
+    pub locks: Vec<LockWaits>,
+    /// Waits that had not ended, by lock.
+    pub inflight: Vec<InFlight>,
+    /// From which node to which a contended lock went.
+    pub handoffs: Vec<Handoff>,
+    /// Mount system calls by name and NUMA node.
+    pub syscalls: Vec<SyscallCalls>,
+    /// Errors of mount system calls by errno; all nodes together.
+    #[serde(default)]
+    pub syscall_errors: Vec<SyscallErrors>,
+    /// What was lost, by reason; every reason is there.
+    pub dropped: Vec<Dropped>,
+    /// Which locks are watched and how their addresses were found.
+    #[serde(default)]
+    pub resolved: Vec<Resolution>,
+    /// Which hooks are attached.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+}
+
+/// The machine that was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Release, as in `uname -r`.
+    pub kernel: String,
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// NUMA nodes with their CPUs.
+    pub numa_nodes: Vec<NumaNode>,
+}
+
+/// A NUMA node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NumaNode {
+    /// Number of the node.
+    pub id: u32,
+    /// Its CPUs.
+    pub cpus: Vec<u32>,
+}
+
+/// Waits for one lock in one mode that ended on one NUMA node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockWaits {
+    /// Label value of the lock.
+    pub lock: String,
+    /// How the waiters wanted it.
+    pub mode: Mode,
+    /// Where the waits ended.
+    pub numa_node: u32,
+    /// Waits and their times.
+    #[serde(flatten)]
+    pub waits: Times,
+    /// Of these, waits that began on another node.
+    #[serde(default)]
+    pub migrated: u64,
+    /// Of these, waits that ended without the lock (interrupted or killed).
+    #[serde(default)]
+    pub failed: u64,
+}
+
+/// Count, sum, maximum and distribution of durations.
+///
+/// In JSON the quantiles stand beside them; they come from the buckets and are
+/// not read back.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "TimesJson")]
+pub struct Times {
+    /// How many.
+    pub count: u64,
+    /// Exact sum, in ns.
+    pub sum_ns: u64,
+    /// Longest, in ns. Exact since attach; in a window without a new maximum,
+    /// the upper bound of the highest bucket with a count.
+    pub max_ns: u64,
+    /// Distribution; its total is `count`.
+    pub buckets: Histogram,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TimesJson {
+    count: u64,
+    sum_ns: u64,
+    max_ns: u64,
+    #[serde(default, skip_deserializing)]
+    p50_ns: u64,
+    #[serde(default, skip_deserializing)]
+    p90_ns: u64,
+    #[serde(default, skip_deserializing)]
+    p99_ns: u64,
+    buckets: Histogram,
+}
+
+impl From<TimesJson> for Times {
+    fn from(json: TimesJson) -> Self {
+        Self { count: json.count, sum_ns: json.sum_ns, max_ns: json.max_ns, buckets: json.buckets }
+    }
+}
+
+impl Serialize for Times {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [p50_ns, p90_ns, p99_ns] = self.quantiles_ns([0.5, 0.9, 0.99]);
+        TimesJson {
+            count: self.count,
+            sum_ns: self.sum_ns,
+            max_ns: self.max_ns,
+            p50_ns,
+            p90_ns,
+            p99_ns,
+            buckets: self.buckets.clone(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl Times {
+    /// Quantiles in ns, each the upper bound of the bucket that holds it and at
+    /// most `max_ns`; 0 when nothing was counted.
+    pub fn quantiles_ns<const N: usize>(&self, quantiles: [f64; N]) -> [u64; N] {
+        self.buckets.quantiles_ns(quantiles, self.max_ns)
+    }
+
+    /// Adds `other`, for totals over nodes or modes.
+    pub fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.buckets.add(&other.buckets);
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let buckets = self.buckets.since(&earlier.buckets);
+        let sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
+        let max_ns = if self.max_ns > earlier.max_ns {
+            self.max_ns
+        } else {
+            buckets.highest_ns().unwrap_or(0).min(self.max_ns).min(sum_ns)
+        };
+        Self { count: buckets.total(), sum_ns, max_ns, buckets }
+    }
+}
+
+/// Waits for one lock that had not ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// Label value of the lock.
+    pub lock: String,
+    /// Tasks that wait.
+    pub waiters: u64,
+    /// Age of the oldest wait, in ns; 0 without waiters.
+    pub oldest_ns: u64,
+}
+
+/// How often a contended lock went from one NUMA node to another (or stayed).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handoff {
+    /// Label value of the lock.
+    pub lock: String,
+    /// Node of the contended acquirer before.
+    pub from_node: u32,
+    /// Node of this contended acquirer.
+    pub to_node: u32,
+    /// How often.
+    pub count: u64,
+}
+
+/// Calls of one mount system call that ended on one NUMA node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyscallCalls {
+    /// Name of the system call.
+    pub syscall: String,
+    /// Where the calls ended.
+    pub numa_node: u32,
+    /// Calls and their times.
+    #[serde(flatten)]
+    pub calls: Times,
+    /// Calls that returned an error.
+    pub errors: u64,
+    /// Time in ns that these calls waited on each watched lock, zeros left out.
+    /// Booked when a wait ends, so it includes calls that have not returned.
+    pub lock_wait_ns: BTreeMap<String, u64>,
+}
+
+/// Errors of one system call with one errno.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyscallErrors {
+    /// Name of the system call.
+    pub syscall: String,
+    /// Symbolic name (`EPERM`), or `other`.
+    pub errno: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Events lost for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Label value of the reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// How a lock of the catalogue or the configuration was resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// Label value of the lock.
+    pub lock: String,
+    /// Symbol and member on this kernel; empty when unresolved.
+    pub symbol: String,
+    /// How the address was found; `None` when it was not.
+    pub method: Option<Method>,
+}
+
+/// State of a hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// What it observes: `contention_begin`, `sys_mount`, ...
+    pub hook: String,
+    /// How: `tp_btf`, `raw_tp`, `tracepoint`; `none` when nothing attached.
+    pub backend: String,
+}
+
+impl Snapshot {
+    /// The window between `earlier` and this snapshot of the same source.
+    /// In-flight waits, resolution and hooks are those of now.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut window = self.clone();
+        window.duration_ns = self.duration_ns.saturating_sub(earlier.duration_ns);
+        for now in &mut window.locks {
+            let same = |e: &&LockWaits| {
+                e.lock == now.lock && e.mode == now.mode && e.numa_node == now.numa_node
+            };
+            if let Some(then) = earlier.locks.iter().find(same) {
+                now.waits = now.waits.since(&then.waits);
+                now.migrated = now.migrated.saturating_sub(then.migrated);
+                now.failed = now.failed.saturating_sub(then.failed);
+            }
+        }
+        for now in &mut window.handoffs {
+            let same = |e: &&Handoff| {
+                e.lock == now.lock && e.from_node == now.from_node && e.to_node == now.to_node
+            };
+            if let Some(then) = earlier.handoffs.iter().find(same) {
+                now.count = now.count.saturating_sub(then.count);
+            }
+        }
+        window.handoffs.retain(|h| h.count != 0);
+        for now in &mut window.syscalls {
+            let same = |e: &&SyscallCalls| e.syscall == now.syscall && e.numa_node == now.numa_node;
+            if let Some(then) = earlier.syscalls.iter().find(same) {
+                now.calls = now.calls.since(&then.calls);
+                now.errors = now.errors.saturating_sub(then.errors);
+                for (lock, ns) in &mut now.lock_wait_ns {
+                    *ns = ns.saturating_sub(then.lock_wait_ns.get(lock).copied().unwrap_or(0));
+                }
+                now.lock_wait_ns.retain(|_, ns| *ns != 0);
+            }
+        }
+        for now in &mut window.syscall_errors {
+            let same = |e: &&SyscallErrors| e.syscall == now.syscall && e.errno == now.errno;
+            if let Some(then) = earlier.syscall_errors.iter().find(same) {
+                now.count = now.count.saturating_sub(then.count);
+            }
+        }
+        window.syscall_errors.retain(|e| e.count != 0);
+        for now in &mut window.dropped {
+            if let Some(then) = earlier.dropped.iter().find(|e| e.reason == now.reason) {
+                now.count = now.count.saturating_sub(then.count);
+            }
+        }
+        window
+    }
+
+    /// Everything lost, for all reasons.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|d| d.count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

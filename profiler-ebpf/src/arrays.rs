@@ -1,0 +1,139 @@
+//! The shared arrays and the read-only data, and how programs reach them.
+//!
+//! The sizes here are placeholders of one entry: user space sets the real ones
+//! at load time, from the machine's CPUs and the watch list.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::generated::{bpf_get_numa_node_id, bpf_get_smp_processor_id};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use profiler_common::inflight::{self, Bucket};
+use profiler_common::layout::{
+    CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
+};
+use profiler_common::watch::{self, TABLE_LEN, WatchEntry};
+
+use crate::atomic::SharedWord;
+
+#[map]
+pub(crate) static WAITS: Array<WaitSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static SYSCALLS: Array<SyscallSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static HANDOFFS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static SYSCALL_WAITS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static LOCKS: Array<LockState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static WAITS_INFLIGHT: Array<Bucket<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static SYSCALLS_INFLIGHT: Array<Bucket<u64>> =
+    Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static ERRNOS: Array<ErrnoSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static TEXT: Array<TextWindow> = Array::with_max_entries(1, 0);
+
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Layout = Layout {
+    cpus: 0,
+    nodes: 0,
+    locks: 0,
+    series: 0,
+    handoff_stride: 0,
+    syscall_wait_stride: 0,
+    waits_mask: 0,
+    syscalls_mask: 0,
+    task_nsproxy: 0,
+    nsproxy_mnt_ns: 0,
+};
+#[unsafe(no_mangle)]
+static WATCH_MULTIPLIER: u64 = 0;
+#[unsafe(no_mangle)]
+static WATCH_TABLE: [WatchEntry; TABLE_LEN] =
+    [WatchEntry { address: 0, lock: 0, series: 0, traits: 0, pad: [0; 5] }; TABLE_LEN];
+
+/// A field of the read-only [`LAYOUT`].
+macro_rules! layout {
+    ($field:ident) => {{
+        // SAFETY: a static; volatile because user space sets its value at load
+        // time, and the compiler must not take the zeros above.
+        unsafe { (&raw const crate::arrays::LAYOUT.$field).read_volatile() }
+    }};
+}
+pub(crate) use layout;
+
+/// The watched lock at `address`: one multiplication, one load, one comparison,
+/// however many locks are watched.
+#[inline(always)]
+pub(crate) fn watched(address: u64) -> Option<WatchEntry> {
+    // SAFETY: a static; volatile because user space sets its value at load time.
+    let multiplier = unsafe { (&raw const WATCH_MULTIPLIER).read_volatile() };
+    let index = watch::table_index(address, multiplier);
+    // SAFETY: `table_index` is below `TABLE_LEN`, the length of the table.
+    let entry = unsafe { (&raw const WATCH_TABLE).cast::<WatchEntry>().add(index) };
+    // SAFETY: as above; volatile for the same reason.
+    unsafe {
+        if (&raw const (*entry).address).read_volatile() != address {
+            return None;
+        }
+        Some(WatchEntry {
+            address,
+            lock: (&raw const (*entry).lock).read_volatile(),
+            series: (&raw const (*entry).series).read_volatile(),
+            traits: (&raw const (*entry).traits).read_volatile(),
+            pad: [0; 5],
+        })
+    }
+}
+
+/// This CPU's number.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// This CPU's NUMA node.
+#[inline(always)]
+pub(crate) fn node() -> u32 {
+    // SAFETY: a helper without arguments.
+    (unsafe { bpf_get_numa_node_id() }) as u32
+}
+
+/// The state of CPU `cpu`.
+///
+/// The borrow is unique as far as it matters: only programs on this CPU write
+/// it, and where one may interrupt another the writer says why that is safe.
+#[inline(always)]
+pub(crate) fn cpu_state(cpu: u32) -> Option<&'static mut CpuState> {
+    // SAFETY: a live array element; see above for aliasing.
+    CPUS.get_ptr_mut(cpu).map(|state| unsafe { &mut *state })
+}
+
+/// Counts a loss. Every kind is counted by one program only, so the addition
+/// needs no atomics.
+#[inline(always)]
+pub(crate) fn count_drop(state: &mut CpuState, why: Drop) {
+    if let Some(counter) = state.drops.get_mut(why as usize) {
+        *counter += 1;
+    }
+}
+
+/// The two buckets of `table` in which thread `tid` looks.
+#[inline(always)]
+pub(crate) fn buckets(
+    table: &'static Array<Bucket<u64>>,
+    mask: u32,
+    tid: u32,
+) -> Option<(&'static Bucket<SharedWord>, &'static Bucket<SharedWord>)> {
+    let (first, second) = inflight::bucket_indices(tid, mask);
+    let first = table.get_ptr(first)?.cast::<Bucket<SharedWord>>();
+    let second = table.get_ptr(second)?.cast::<Bucket<SharedWord>>();
+    // SAFETY: live array elements; `SharedWord` has the layout of `u64` and
+    // allows for other writers.
+    Some(unsafe { (&*first, &*second) })
+}

@@ -1,0 +1,199 @@
+//! Lock waits: `lock:contention_begin` and `lock:contention_end`.
+//!
+//! In: both tracepoints, as `tp_btf` or as `raw_tp`, with the same body. Out:
+//! `WAITS`, `HANDOFFS`, `SYSCALL_WAITS`, and what is in flight.
+//!
+//! What a program here may touch: read-only data, arrays, the clock, the task
+//! id, the CPU and the node. No hash map, ring buffer or log: their locks fire
+//! these very tracepoints (Linux 6.15 and later).
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use profiler_common::flags;
+use profiler_common::histogram::bucket_index;
+use profiler_common::inflight::{self, Begin, Key};
+use profiler_common::layout::Drop;
+use profiler_common::watch::WatchEntry;
+
+use crate::arrays::{self, count_drop, layout};
+use crate::atomic;
+
+#[btf_tracepoint(function = "contention_begin")]
+fn contention_begin_btf(ctx: BtfTracePointContext) -> i32 {
+    begin(&ctx);
+    0
+}
+
+#[btf_tracepoint(function = "contention_end")]
+fn contention_end_btf(ctx: BtfTracePointContext) -> i32 {
+    end(&ctx);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "contention_begin")]
+fn contention_begin_raw(ctx: RawTracePointContext) -> i32 {
+    begin(&ctx);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "contention_end")]
+fn contention_end_raw(ctx: RawTracePointContext) -> i32 {
+    end(&ctx);
+    0
+}
+
+/// Argument `n`. For both program types the context is an array of `u64`.
+#[inline(always)]
+fn arg(ctx: &impl EbpfContext, n: usize) -> u64 {
+    // SAFETY: both tracepoints have two arguments, and `n` is 0 or 1.
+    unsafe { *ctx.as_ptr().cast::<u64>().add(n) }
+}
+
+/// `contention_begin(void *lock, unsigned int flags)`.
+#[inline(always)]
+fn begin(ctx: &impl EbpfContext) {
+    if let Some(lock) = arrays::watched(arg(ctx, 0)) {
+        let _ = try_begin(&lock, arg(ctx, 1) as u32);
+    }
+}
+
+/// `contention_end(void *lock, int ret)`.
+#[inline(always)]
+fn end(ctx: &impl EbpfContext) {
+    if let Some(lock) = arrays::watched(arg(ctx, 0)) {
+        let _ = try_end(&lock, arg(ctx, 1) as i32);
+    }
+}
+
+/// Notes that a wait begins. `None` only if this CPU has no bank, which
+/// sizing by possible CPUs rules out.
+#[inline(always)]
+fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
+    let series = lock.series_of(contention_flags);
+    let state = arrays::cpu_state(arrays::cpu())?;
+    if !lock.sleeps() {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if !state.spins.push(series, now) {
+            count_drop(state, Drop::SpinStackFull);
+        }
+        return Some(());
+    }
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let (first, second) = arrays::buckets(&arrays::WAITS_INFLIGHT, layout!(waits_mask), tid)?;
+    let key = Key::new(tid, series, arrays::node());
+    let may_continue = contention_flags & flags::MUTEX != 0;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match inflight::begin(first, second, key, now, may_continue) {
+        Begin::Started | Begin::Continued => {}
+        Begin::Replaced => count_drop(state, Drop::UnmatchedBegin),
+        Begin::Full => count_drop(state, Drop::InflightFull),
+    }
+    Some(())
+}
+
+/// Books a wait that ends: on the CPU, hence the node, where it ends.
+#[inline(always)]
+fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let cpu = arrays::cpu();
+    let node = arrays::node();
+    let state = arrays::cpu_state(cpu)?;
+    state.node_plus_one = u64::from(node) + 1;
+
+    let (series, start, begin_node) = if lock.sleeps() {
+        let (first, second) = arrays::buckets(&arrays::WAITS_INFLIGHT, layout!(waits_mask), tid)?;
+        let Some((key, start)) = inflight::end(first, second, tid) else {
+            count_drop(state, Drop::UnmatchedEnd);
+            return Some(());
+        };
+        if key.what().wrapping_sub(lock.series) >= lock.series_count() {
+            // The slot is about another lock, whose end was not seen.
+            count_drop(state, Drop::UnmatchedEnd);
+            return Some(());
+        }
+        (key.what(), start, key.detail())
+    } else {
+        let Some((series, start, lost)) = state.spins.pop(lock.series, lock.series_count()) else {
+            count_drop(state, Drop::UnmatchedEnd);
+            return Some(());
+        };
+        if lost != 0 {
+            count_drop(state, Drop::UnmatchedEnd);
+        }
+        (series, start, node)
+    };
+
+    let waited = if now >= start {
+        now - start
+    } else {
+        count_drop(state, Drop::ClockBackwards);
+        0
+    };
+    book(cpu, series, waited, ret != 0, node != begin_node)?;
+    if ret == 0 {
+        hand_off(cpu, node, lock.lock)?;
+    }
+    charge_syscall(cpu, tid, lock.lock, waited)
+}
+
+/// Adds a wait to this CPU's bank.
+#[inline(always)]
+fn book(cpu: u32, series: u8, waited: u64, failed: bool, migrated: bool) -> Option<()> {
+    let bank = arrays::WAITS.get_ptr_mut(cpu * layout!(series) + u32::from(series))?;
+    // SAFETY: a live array element that only the end program on this CPU
+    // writes, and the kernel does not run that twice at once on a CPU.
+    let bank = unsafe { &mut *bank };
+    let finished = bank.finished + 1;
+    // SAFETY: volatile keeps the compiler from moving the two marks that tell
+    // a reader whether it caught the bank half written.
+    unsafe { (&raw mut bank.started).write_volatile(finished) };
+    bank.sum_ns += waited;
+    if waited > bank.max_ns {
+        bank.max_ns = waited;
+    }
+    bank.failed += u64::from(failed);
+    bank.migrated += u64::from(migrated);
+    if let Some(bucket) = bank.buckets.get_mut(bucket_index(waited)) {
+        *bucket += 1;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut bank.finished).write_volatile(finished) };
+    Some(())
+}
+
+/// Counts from which node to which the lock went.
+#[inline(always)]
+fn hand_off(cpu: u32, node: u32, lock: u8) -> Option<()> {
+    let shared = arrays::LOCKS.get_ptr_mut(u32::from(lock))?;
+    // SAFETY: a word of a live array element.
+    let from = unsafe { atomic::swap(&raw mut (*shared).last_node_plus_one, u64::from(node) + 1) };
+    if from == 0 {
+        return Some(());
+    }
+    let index =
+        cpu * layout!(handoff_stride) + u32::from(lock) * layout!(nodes) + (from as u32 - 1);
+    let counter = arrays::HANDOFFS.get_ptr_mut(index)?;
+    // SAFETY: a live array element of this CPU.
+    unsafe { *counter += 1 };
+    Some(())
+}
+
+/// Charges the wait to the mount call that the task is in, if any.
+#[inline(always)]
+fn charge_syscall(cpu: u32, tid: u32, lock: u8, waited: u64) -> Option<()> {
+    let (first, second) = arrays::buckets(&arrays::SYSCALLS_INFLIGHT, layout!(syscalls_mask), tid)?;
+    let call = inflight::find(first, second, tid)?.what();
+    let index =
+        cpu * layout!(syscall_wait_stride) + u32::from(call) * layout!(locks) + u32::from(lock);
+    let counter = arrays::SYSCALL_WAITS.get_ptr_mut(index)?;
+    // SAFETY: a live array element of this CPU.
+    unsafe { *counter += waited };
+    Some(())
+}

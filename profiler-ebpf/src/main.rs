@@ -1,0 +1,23 @@
+//! The BPF programs of lockprof, one file per hook family.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the BPF target has no stable 64-bit compare-exchange")]
+
+mod arrays;
+mod atomic;
+mod contention;
+mod syscalls;
+mod text;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// The helpers for reading kernel memory are open to GPL-compatible programs
+// only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
