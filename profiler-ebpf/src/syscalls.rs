@@ -95,7 +95,7 @@ fn mount_call(number: i32) -> Option<(u8, u8)> {
 /// Set in [`Key::detail`] of a call that counts whatever comes of it; the other
 /// bits are then unused, else they hold the fingerprint of the mount namespace
 /// that the task was in.
-const COUNTS: u32 = 1 << 22;
+const COUNTS: u32 = 1 << 21;
 
 /// Notes that the task enters a mount call. `argument` is the flags, the
 /// pointer to them, or the namespace kinds, as `when` says.
@@ -161,6 +161,7 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
     }
     state.node_plus_one = u64::from(arrays::node()) + 1;
     book(cpu, call, now.saturating_sub(start), ret < 0)?;
+    state.calls += 1;
     if ret < 0 {
         count_errno(state, call, ret)?;
     }
@@ -210,7 +211,7 @@ fn count_errno(state: &mut CpuState, call: u8, ret: i64) -> Option<()> {
     Some(())
 }
 
-/// 22 bits of the address of the task's mount namespace, to tell whether it
+/// 21 bits of the address of the task's mount namespace, to tell whether it
 /// changed; `None` when the kernel's field offsets are unknown or the task is
 /// exiting.
 #[inline(always)]
@@ -226,6 +227,6 @@ fn mount_namespace_fingerprint() -> Option<u32> {
             bpf_probe_read_kernel(task.wrapping_add(task_nsproxy as usize).cast()).ok()?;
         let namespace: u64 =
             bpf_probe_read_kernel(nsproxy.wrapping_add(nsproxy_mnt_ns as usize).cast()).ok()?;
-        Some((namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 42) as u32 & (DETAIL_MASK >> 1))
+        Some((namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 43) as u32 & (DETAIL_MASK >> 1))
     }
 }
