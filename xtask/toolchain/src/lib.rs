@@ -311,9 +311,9 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The object that a `build` leaves.
-    pub fn object(&self) -> PathBuf {
-        self.target_dir.join(self.target).join("release/profiler-ebpf")
+    /// The object of `program` that a `build` leaves.
+    pub fn object(&self, program: &str) -> PathBuf {
+        self.target_dir.join(self.target).join("release").join(program)
     }
 
     /// The flags of the BPF compiler.
@@ -451,6 +451,6 @@ mod tests {
         let args: Vec<_> = command.get_args().collect();
         assert_eq!(args.first(), Some(&OsStr::new("build")));
         assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log")]));
-        assert_eq!(job.object(), Path::new("/o/bpfel-unknown-none/release/profiler-ebpf"));
+        assert_eq!(job.object("profiler-ebpf"), Path::new("/o/bpfel-unknown-none/release/profiler-ebpf"));
     }
 }
