@@ -89,8 +89,11 @@ fn free_address() -> SocketAddr {
 fn get(address: SocketAddr, path: &str, accept: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
-        .ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer);
@@ -103,8 +106,7 @@ fn get(address: SocketAddr, path: &str, accept: &str) -> Option<(u16, String)> {
 fn programs_left(ids: &[u32]) -> Vec<u32> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let loaded: Vec<u32> =
-            loaded_programs().filter_map(|info| Some(info.ok()?.id())).collect();
+        let loaded: Vec<u32> = loaded_programs().filter_map(|info| Some(info.ok()?.id())).collect();
         let left: Vec<u32> = ids.iter().copied().filter(|id| loaded.contains(id)).collect();
         if left.is_empty() || Instant::now() > deadline {
             return left;

@@ -109,8 +109,7 @@ fn mount(source: &str, target: &Path, kind: Option<&str>, flags: libc::c_ulong) 
     let kind = kind.map(c);
     let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
     // SAFETY: C strings that outlive the call, and no data.
-    let result = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null())
-    };
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -39,23 +39,38 @@ static SYSCALL_WHEN: [u8; SYSCALLS] = [0; SYSCALLS];
 const NUMBER_OFFSET: usize = 8;
 const ARGUMENTS_OFFSET: usize = 16;
 
+/// Entry of every call but setns. It reads one argument at most: the kernel
+/// refuses a program that may read past the end of the record, and unshare has
+/// one argument.
 #[tracepoint]
 fn mount_syscall_enter(ctx: TracePointContext) -> u32 {
     let record = ctx.as_ptr().cast::<u8>();
     // SAFETY: within the record of every system call.
     let number = unsafe { record.add(NUMBER_OFFSET).cast::<i32>().read() };
     if let Some((call, when)) = mount_call(number) {
-        let result = if when == When::EntersMountNamespace as u8 {
-            // SAFETY: setns has two arguments.
-            let kinds = unsafe { record.add(ARGUMENTS_OFFSET + 8).cast::<u64>().read() };
-            enter(call, when, kinds)
-        } else if when == When::Always as u8 {
+        let _ = if when == When::Always as u8 {
             enter(call, when, 0)
         } else {
             // SAFETY: unshare, clone and clone3 have at least one argument.
             enter(call, when, unsafe { record.add(ARGUMENTS_OFFSET).cast::<u64>().read() })
         };
-        let _ = result;
+    }
+    0
+}
+
+/// Entry of setns, which says in its second argument what it enters.
+#[tracepoint]
+fn setns_enter(ctx: TracePointContext) -> u32 {
+    let record = ctx.as_ptr().cast::<u8>();
+    // SAFETY: within the record of setns.
+    let (number, kinds) = unsafe {
+        (
+            record.add(NUMBER_OFFSET).cast::<i32>().read(),
+            record.add(ARGUMENTS_OFFSET + 8).cast::<u64>().read(),
+        )
+    };
+    if let Some((call, when)) = mount_call(number) {
+        let _ = enter(call, when, kinds);
     }
     0
 }

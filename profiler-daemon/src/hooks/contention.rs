@@ -8,10 +8,11 @@ use aya::{Btf, BtfError, Ebpf};
 use super::HookState;
 use super::programs::chain;
 
-/// Begin first: an end without its begin would be counted as lost.
+/// End first: a wait of which only the begin was seen would leave a start
+/// behind, and the task's next wait for that mutex would seem to go on with it.
 const TRACEPOINTS: [(&str, &str, &str); 2] = [
-    ("contention_begin", "contention_begin_btf", "contention_begin_raw"),
     ("contention_end", "contention_end_btf", "contention_end_raw"),
+    ("contention_begin", "contention_begin_btf", "contention_begin_raw"),
 ];
 
 /// Attaches both tracepoints, each by the first backend that the kernel takes.

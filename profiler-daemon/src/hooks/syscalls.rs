@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::Ebpf;
 use aya::programs::TracePoint;
-use profiler_common::syscalls::{MOUNT_SYSCALLS, MountSyscall, tracepoint_name};
+use profiler_common::syscalls::{MOUNT_SYSCALLS, MountSyscall, When, tracepoint_name};
 
 use super::HookState;
 use super::contention::find;
-use super::perf::{PerfLink, Tracefs};
+use super::perf::{PerfError, PerfLink, Tracefs};
 use super::programs::chain;
 
 /// Index of the mount call by system call number, 255 for none: the numbers of
@@ -67,7 +67,7 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> (Vec<PerfLink>, Vec<HookState>) {
                 refused: Vec::new(),
             };
             let attached = match &prepared {
-                Ok((tracefs, enter, exit)) => attach_call(tracefs, *enter, *exit, call),
+                Ok(prepared) => prepared.attach(call).map_err(|error| chain(&error)),
                 Err(why) => Err(why.clone()),
             };
             match attached {
@@ -83,8 +83,20 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> (Vec<PerfLink>, Vec<HookState>) {
     (links, states)
 }
 
-fn prepare(ebpf: &mut Ebpf) -> Result<(Tracefs, BorrowedFd<'_>, BorrowedFd<'_>), String> {
-    for name in ["mount_syscall_enter", "mount_syscall_exit"] {
+const ENTER: &str = "mount_syscall_enter";
+const ENTER_SETNS: &str = "setns_enter";
+const EXIT: &str = "mount_syscall_exit";
+
+/// Loaded programs and the ids to attach them to.
+struct Prepared<'a> {
+    tracefs: Tracefs,
+    enter: BorrowedFd<'a>,
+    enter_setns: BorrowedFd<'a>,
+    exit: BorrowedFd<'a>,
+}
+
+fn prepare(ebpf: &mut Ebpf) -> Result<Prepared<'_>, String> {
+    for name in [ENTER, ENTER_SETNS, EXIT] {
         let program: &mut TracePoint = find(ebpf, name)?;
         program.load().map_err(|error| chain(&error))?;
     }
@@ -97,28 +109,27 @@ fn prepare(ebpf: &mut Ebpf) -> Result<(Tracefs, BorrowedFd<'_>, BorrowedFd<'_>),
             .map_err(|error: aya::programs::ProgramError| chain(&error))?;
         Ok(program.fd().map_err(|error| chain(&error))?.as_fd())
     };
-    Ok((
-        Tracefs::open().map_err(|error| chain(&error))?,
-        fd("mount_syscall_enter")?,
-        fd("mount_syscall_exit")?,
-    ))
+    Ok(Prepared {
+        tracefs: Tracefs::open().map_err(|error| chain(&error))?,
+        enter: fd(ENTER)?,
+        enter_setns: fd(ENTER_SETNS)?,
+        exit: fd(EXIT)?,
+    })
 }
 
-fn attach_call(
-    tracefs: &Tracefs,
-    enter: BorrowedFd<'_>,
-    exit: BorrowedFd<'_>,
-    call: &MountSyscall,
-) -> Result<[PerfLink; 2], String> {
-    let name = tracepoint_name(call);
-    let attach = |direction: &str, program| {
-        let id = tracefs.id(&format!("sys_{direction}_{name}"))?;
-        PerfLink::attach(id, program)
-    };
-    // The entry first, as a return without its entry would be counted as lost.
-    let enter = attach("enter", enter).map_err(|error| chain(&error))?;
-    let exit = attach("exit", exit).map_err(|error| chain(&error))?;
-    Ok([enter, exit])
+impl Prepared<'_> {
+    /// Attaches both ends of a call. The return first: an entry alone would
+    /// leave slots behind that nothing ends.
+    fn attach(&self, call: &MountSyscall) -> Result<[PerfLink; 2], PerfError> {
+        let name = tracepoint_name(call);
+        let enter = match call.when {
+            When::EntersMountNamespace => self.enter_setns,
+            _ => self.enter,
+        };
+        let exit = PerfLink::attach(self.tracefs.id(&format!("sys_exit_{name}"))?, self.exit)?;
+        let enter = PerfLink::attach(self.tracefs.id(&format!("sys_enter_{name}"))?, enter)?;
+        Ok([enter, exit])
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub fn skip(test: &str, reason: &str) {
     eprint!("{line}");
     if let Some(path) = std::env::var_os("LOCKPROF_SKIP_LOG") {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(PathBuf::from(path));
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the skip log is writable");
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the skip log is writable");
     }
 }
 

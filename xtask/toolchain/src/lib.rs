@@ -451,6 +451,9 @@ mod tests {
         let args: Vec<_> = command.get_args().collect();
         assert_eq!(args.first(), Some(&OsStr::new("build")));
         assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log")]));
-        assert_eq!(job.object("profiler-ebpf"), Path::new("/o/bpfel-unknown-none/release/profiler-ebpf"));
+        assert_eq!(
+            job.object("profiler-ebpf"),
+            Path::new("/o/bpfel-unknown-none/release/profiler-ebpf")
+        );
     }
 }
