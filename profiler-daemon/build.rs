@@ -83,13 +83,19 @@ fn warn_of(missing: Missing, workspace: &Path) {
 
 fn compile(toolchain: &Toolchain, job: &Job<'_>, object: &Path) -> Result<(), String> {
     let mut command = toolchain.command(job);
+    // The environment, which the debug form of a command has, is no news here.
+    let called = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     let output = command
         .output()
-        .map_err(|error| format!("failed to start the BPF compiler, {command:?}: {error}"))?;
+        .map_err(|error| format!("failed to start the BPF compiler, `{called}`: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(format!(
-            "failed to compile the BPF programs ({}), with {command:?}:\n{}{said}",
+            "failed to compile the BPF programs ({}), with `{called}`:\n{}{said}",
             output.status,
             String::from_utf8_lossy(&output.stdout),
         ));

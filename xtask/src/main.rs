@@ -1,1 +1,46 @@
-fn main() {}
+//! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
+//! `demo`.
+//!
+//! Compiles in seconds and needs no BPF toolchain: it is what installs one.
+#![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
+
+mod build;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Developer verbs of lockprof.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Install what building, testing and the demo need
+    Setup,
+    /// Build the one binary for release, and say where it is
+    Build,
+    /// Format, lints, unit, property, loom and integration tests, in one count
+    Test,
+    /// Set up, build, load this machine's mount path, and show what lockprof saw
+    Demo,
+    /// Load for the demo, as `lockprof stat` runs it
+    #[command(hide = true)]
+    DemoLoad(demo::load::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Verb::parse() {
+        Verb::Setup => setup::run(),
+        Verb::Build => build::run(),
+        Verb::Test => test::run(),
+        Verb::Demo => demo::run(),
+        Verb::DemoLoad(arguments) => demo::load::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

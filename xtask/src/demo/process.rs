@@ -1,0 +1,140 @@
+//! Child processes that do not outlive the demo, and the signals that end it.
+
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// How often to look whether a child has ended or a signal has come.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// How long a child may take to stop by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Whether the user has asked to stop.
+#[derive(Clone)]
+pub(super) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Takes SIGINT, SIGTERM and SIGHUP: from now on they stop the demo in
+    /// order and not at once.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub(super) fn watch() -> Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag))
+                .context("failed to install a signal handler")?;
+        }
+        Ok(Self(flag))
+    }
+
+    /// Whether one has come.
+    pub(super) fn came(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A child that is stopped when this is dropped.
+pub(super) struct Guarded(Child);
+
+impl Guarded {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command
+            .spawn()
+            .with_context(|| format!("failed to start {}", command.get_program().display()))?;
+        Ok(Self(child))
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.0.try_wait().context("failed to wait for a child")
+    }
+
+    /// Asks it to stop, and kills it when it does not.
+    fn stop(&mut self) {
+        // The pid is still this child's: it is reaped only by the waits here.
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && matches!(self.0.try_wait(), Ok(None))
+            && kill_process(pid, Signal::TERM).is_ok()
+        {
+            let deadline = Instant::now() + GRACE;
+            while Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
+                thread::sleep(TICK);
+            }
+        }
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // Both fail only when it has just ended.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Runs a command to its end, or stops it when the user asks to.
+///
+/// # Errors
+/// When it cannot be started or waited for.
+pub(super) fn run(command: &mut Command, interrupt: &Interrupt) -> Result<ExitStatus> {
+    wait(&mut Guarded::spawn(command)?, interrupt)
+}
+
+/// Waits for a child's end, or stops it when the user asks to.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub(super) fn wait(child: &mut Guarded, interrupt: &Interrupt) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.ended()? {
+            return Ok(status);
+        }
+        if interrupt.came() {
+            child.stop();
+        } else {
+            thread::sleep(TICK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_child_is_gone_after_the_drop() {
+        let child = Guarded::spawn(Command::new("sleep").arg("1000")).unwrap();
+        let status = format!("/proc/{}/stat", child.0.id());
+        assert!(std::fs::exists(&status).unwrap());
+        drop(child);
+        assert!(!std::fs::exists(&status).unwrap());
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_command_that_runs() {
+        let interrupt = Interrupt(Arc::new(AtomicBool::new(true)));
+        let start = Instant::now();
+        let status = run(Command::new("sleep").arg("1000"), &interrupt).unwrap();
+        assert!(!status.success());
+        assert!(start.elapsed() < GRACE);
+    }
+}

@@ -1,0 +1,163 @@
+//! `cargo xtask test`: every check of the project, and one count of them all.
+//!
+//! Each step runs to its end whatever happened before it, its output in
+//! `target/xtask/logs`; the output of a step that fails is shown in full. The
+//! last line is `N passed, N failed, N skipped`.
+
+mod count;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use bpf_toolchain::{Job, Toolchain};
+
+use crate::{setup, shell};
+use count::Counts;
+
+/// Names the file where an integration test that cannot run here appends
+/// `SKIP <test>: <reason>` before it returns.
+const SKIP_LOG: &str = "LOCKPROF_SKIP_LOG";
+
+/// How a step's success is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One check: the exit status.
+    Check,
+    /// Tests: what libtest says of each. That there is none is a failure.
+    Tests,
+    /// The same, but there may be none.
+    Examples,
+}
+
+struct Step {
+    name: &'static str,
+    /// Of the log.
+    file: &'static str,
+    kind: Kind,
+    command: Command,
+}
+
+/// Runs everything.
+pub(crate) fn run() -> Result<ExitCode> {
+    if setup::ensure()? == setup::Outcome::Asked {
+        return Ok(ExitCode::FAILURE);
+    }
+    let toolchain = setup::toolchain()?;
+    let skip_log = shell::scratch().join("skips.log");
+    let mut total = Counts::default();
+    let mut failed = Vec::new();
+    for mut step in steps(&toolchain) {
+        let counts = run_step(&mut step, &skip_log)?;
+        if counts.failed > 0 {
+            failed.push(step.name);
+        }
+        total.add(counts);
+    }
+    for skip in &total.skips {
+        println!("skipped: {skip}");
+    }
+    if !failed.is_empty() {
+        println!("failed: {}", failed.join(", "));
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skips.len());
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_step(step: &mut Step, skip_log: &Path) -> Result<Counts> {
+    match fs::remove_file(skip_log) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("failed to remove {}", skip_log.display()));
+        }
+        _ => {}
+    }
+    println!("== {}", step.name);
+    let start = Instant::now();
+    step.command.env(SKIP_LOG, skip_log).env("PATH", shell::path());
+    let logged = shell::run_logged(&mut step.command, step.file)?;
+    let skips = fs::read_to_string(skip_log).unwrap_or_default();
+    let mut counts = match step.kind {
+        Kind::Check => Counts::of_check(logged.status.success()),
+        Kind::Tests | Kind::Examples => {
+            Counts::of_tests(&logged.text, &skips, logged.status.success())
+        }
+    };
+    if step.kind == Kind::Tests && counts == Counts::default() {
+        println!("no test ran");
+        counts.failed = 1;
+    }
+    if counts.failed > 0 {
+        print!("{}", logged.text);
+    }
+    println!(
+        "   {} passed, {} failed, {} skipped in {} s ({})",
+        counts.passed,
+        counts.failed,
+        counts.skips.len(),
+        start.elapsed().as_secs(),
+        logged.log.strip_prefix(shell::workspace()).unwrap_or(&logged.log).display()
+    );
+    Ok(counts)
+}
+
+/// The packages that compile for the host.
+const HOST: [&str; 4] = ["--workspace", "--exclude", "profiler-ebpf", "--locked"];
+
+fn steps(toolchain: &Toolchain) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut step = |name, file, kind, command| steps.push(Step { name, file, kind, command });
+
+    let mut format = shell::cargo();
+    format.args(["fmt", "--all", "--check"]);
+    step("format", "fmt", Kind::Check, format);
+
+    let mut clippy = shell::cargo();
+    clippy.arg("clippy").args(HOST).args(["--all-targets", "--", "-Dwarnings"]);
+    step("clippy", "clippy", Kind::Check, clippy);
+
+    let can_lint = toolchain.compiler.has_clippy();
+    let name = if can_lint {
+        "clippy, BPF programs"
+    } else {
+        "compiler warnings, BPF programs (this BPF toolchain has no clippy)"
+    };
+    let job = Job {
+        verb: if can_lint { "clippy" } else { "check" },
+        workspace: shell::workspace(),
+        target: bpf_toolchain::target(cfg!(target_endian = "big")),
+        arch: std::env::consts::ARCH,
+        target_dir: &shell::scratch().join("bpf"),
+        log: false,
+        deny_warnings: true,
+    };
+    step(name, "bpf", Kind::Check, toolchain.command(&job));
+
+    let mut unit = shell::cargo();
+    unit.arg("test").args(HOST).args(["--lib", "--bins", "--no-fail-fast"]);
+    step("unit and property tests", "unit", Kind::Tests, unit);
+
+    let mut examples = shell::cargo();
+    examples.arg("test").args(HOST).args(["--doc", "--no-fail-fast"]);
+    step("examples in the documentation", "doc", Kind::Examples, examples);
+
+    // The flag changes every crate, so these have a folder of their own.
+    let mut loom = shell::cargo();
+    loom.args(["test", "--release", "--locked", "--package", "profiler-common", "--lib"])
+        .args(["--no-fail-fast", "--target-dir"])
+        .arg(shell::scratch().join("loom"))
+        .env("RUSTFLAGS", "--cfg loom")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    step("lock-free structures under loom", "loom", Kind::Tests, loom);
+
+    // One at a time: there is one kernel, and the load of one test would be in
+    // the figures of another.
+    let mut integration = shell::cargo();
+    integration
+        .args(["test", "--release", "--locked", "--package", "profiler-daemon", "--test", "*"])
+        .args(["--no-fail-fast", "--", "--test-threads=1"]);
+    step("integration tests on this kernel", "integration", Kind::Tests, integration);
+    steps
+}
