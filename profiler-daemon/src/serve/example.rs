@@ -11,6 +11,7 @@ use profiler_common::layout::DROP_NAMES;
 use super::exposition::{self, Figures, Format};
 use super::metrics::Scrape;
 use super::process::Process;
+use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
     Dropped, Handoff, Histogram, Hook, Host, InFlight, LockWaits, NumaNode, Resolution, SCHEMA,
@@ -157,4 +158,28 @@ pub(super) fn body(snapshot: Snapshot, format: Format) -> Vec<u8> {
 /// As [`body`], for the two formats that are text.
 pub(super) fn text(snapshot: Snapshot, format: Format) -> String {
     String::from_utf8(body(snapshot, format)).unwrap()
+}
+
+/// A source that stands still, for the tests of the endpoints.
+pub(super) struct Still {
+    pub(super) snapshot: Snapshot,
+    pub(super) health: Health,
+}
+
+impl Still {
+    /// The example, measured without trouble.
+    pub(super) fn healthy() -> Self {
+        let health = Health { since: since(), since_tick: Duration::from_secs(1), attached: true };
+        Self { snapshot: snapshot(), health }
+    }
+}
+
+impl SnapshotSource for Still {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::new(self.snapshot.clone())
+    }
+
+    fn health(&self) -> Health {
+        self.health
+    }
 }

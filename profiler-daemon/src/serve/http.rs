@@ -147,3 +147,145 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Body>) 
     ];
     (status, headers, body.into()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use axum::http::Request;
+    use axum::http::header::ALLOW;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::serve::example::{self, Still};
+    use crate::snapshot::Snapshot;
+
+    async fn send(source: Still, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+        let response = router(Arc::new(source)).oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, headers, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn get(source: Still, path: &str) -> (StatusCode, HeaderMap, String) {
+        send(source, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn metrics_come_with_the_content_type_of_their_format() {
+        for format in Format::ALL {
+            let request = Request::get("/metrics")
+                .header(ACCEPT, format.content_type())
+                .body(Body::empty())
+                .unwrap();
+            let (status, headers, body) = send(Still::healthy(), request).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(headers[CONTENT_TYPE], format.content_type());
+            assert_eq!(headers[VARY], "accept");
+            assert!(body.contains("lockprof_lock_wait_seconds"));
+        }
+    }
+
+    #[tokio::test]
+    async fn several_accept_lines_count_as_one() {
+        let request = Request::get("/metrics")
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT, "application/openmetrics-text")
+            .body(Body::empty())
+            .unwrap();
+        let (_, headers, _) = send(Still::healthy(), request).await;
+        assert_eq!(headers[CONTENT_TYPE], Format::OpenMetrics.content_type());
+    }
+
+    #[tokio::test]
+    async fn an_accept_header_without_an_offered_format_is_told_what_there_is() {
+        for accept in ["application/json", "\u{fc}"] {
+            let request =
+                Request::get("/metrics").header(ACCEPT, accept).body(Body::empty()).unwrap();
+            let (status, _, body) = send(Still::healthy(), request).await;
+            assert_eq!(status, StatusCode::NOT_ACCEPTABLE);
+            for format in Format::ALL {
+                assert!(body.contains(format.content_type()), "{body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn health_follows_the_reader() {
+        let mut source = Still::healthy();
+        source.health.since_tick = STALE_AFTER;
+        let (status, _, body) = get(source, "/healthz").await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, "ok\n"));
+
+        let mut source = Still::healthy();
+        source.health.since_tick = STALE_AFTER + Duration::from_millis(2300);
+        let (status, _, body) = get(source, "/healthz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("no progress for 12.3 s"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_hooks_and_names_those_missing() {
+        let (status, _, body) = get(Still::healthy(), "/readyz").await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, "ready\n"));
+
+        let mut source = Still::healthy();
+        source.health.attached = false;
+        source.snapshot.hooks[1].backend = "none".into();
+        let (status, _, body) = get(source, "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("not attached: contention_end, sys_open_tree_attr;"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_snapshot_reads_back_from_its_json() {
+        let (status, headers, body) = get(Still::healthy(), "/api/v1/snapshot").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[CONTENT_TYPE], "application/json");
+        assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap(), example::snapshot());
+    }
+
+    #[tokio::test]
+    async fn every_listed_path_exists() {
+        for (path, _) in ENDPOINTS {
+            let (status, _, body) = get(Still::healthy(), path).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        }
+        let (_, _, index) = get(Still::healthy(), "/").await;
+        assert!(ENDPOINTS.iter().all(|(path, _)| index.contains(path)), "{index}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_is_told_the_known_ones() {
+        let (status, _, body) = get(Still::healthy(), "/metric").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body.contains("nothing at \"/metric\""), "{body}");
+        assert!(body.contains("/metrics "), "{body}");
+    }
+
+    #[tokio::test]
+    async fn another_method_is_refused_with_those_allowed() {
+        let request = Request::post("/metrics").body(Body::from("x")).unwrap();
+        let (status, headers, body) = send(Still::healthy(), request).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(headers[ALLOW], "GET,HEAD");
+        assert_eq!(body, "\"/metrics\" does not take POST; use GET\n");
+    }
+
+    #[tokio::test]
+    async fn head_has_the_headers_without_the_body() {
+        let request = Request::head("/metrics").body(Body::empty()).unwrap();
+        let (status, headers, body) = send(Still::healthy(), request).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[CONTENT_TYPE], Format::Text.content_type());
+        assert_eq!(body, "");
+    }
+
+    /// Kernel addresses have 16 hexadecimal digits that start with `ffff`.
+    #[tokio::test]
+    async fn no_answer_holds_what_looks_like_a_kernel_address() {
+        for (path, _) in ENDPOINTS {
+            let (_, _, body) = get(Still::healthy(), path).await;
+            assert!(!body.contains("ffff"), "{path}: {body}");
+        }
+    }
+}

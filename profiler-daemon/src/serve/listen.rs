@@ -171,3 +171,130 @@ async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Recei
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::serve::example::Still;
+
+    const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    async fn start() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let service = tokio::spawn(serve(listener, Arc::new(Still::healthy()), async {
+            let _ = stopped.await;
+        }));
+        (address, stop, service)
+    }
+
+    /// Sends a request and reads the answer up to its body `ok\n`.
+    async fn ask(stream: &mut TcpStream) -> String {
+        stream.write_all(GET).await.unwrap();
+        let mut answer = String::new();
+        let mut chunk = [0; 1024];
+        while !answer.ends_with("ok\n") {
+            let n = stream.read(&mut chunk).await.unwrap();
+            assert!(n > 0, "closed after {answer:?}");
+            answer += std::str::from_utf8(&chunk[..n]).unwrap();
+        }
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_next_request() {
+        let (address, _stop, _service) = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn stopping_closes_idle_connections_and_the_port_at_once() {
+        let (address, stop, service) = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        ask(&mut stream).await;
+        let began = Instant::now();
+        stop.send(()).unwrap();
+        service.await.unwrap();
+        assert!(began.elapsed() < GRACE, "waited for an idle connection");
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+        bind(address).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_connection_more_than_the_limit_waits_for_a_place() {
+        let (address, _stop, _service) = start().await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            ask(&mut stream).await;
+            held.push(stream);
+        }
+        let mut extra = TcpStream::connect(address).await.unwrap();
+        let early = timeout(Duration::from_millis(300), ask(&mut extra)).await;
+        assert!(early.is_err(), "served beyond the limit");
+        held.pop();
+        let mut answer = String::new();
+        let mut chunk = [0; 1024];
+        while !answer.ends_with("ok\n") {
+            let read = timeout(Duration::from_secs(5), extra.read(&mut chunk)).await;
+            answer += std::str::from_utf8(&chunk[..read.unwrap().unwrap()]).unwrap();
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_cut_off() {
+        let (address, _stop, _service) = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let began = Instant::now();
+        let mut answer = Vec::new();
+        let read = timeout(HEAD_TIMEOUT * 2, stream.read_to_end(&mut answer)).await;
+        read.expect("still open").unwrap();
+        assert!(began.elapsed() >= HEAD_TIMEOUT - Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn an_oversized_head_is_refused() {
+        let (address, _stop, _service) = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD));
+        let _ = stream.write_all(head.as_bytes()).await;
+        let mut chunk = [0; 64];
+        // The answer, or a reset because the rest of the head was not read.
+        if let Ok(n) = stream.read(&mut chunk).await {
+            let answer = String::from_utf8_lossy(&chunk[..n]);
+            assert!(answer.starts_with("HTTP/1.1 431 ") || n == 0, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_what_to_do() {
+        let holder = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = holder.local_addr().unwrap();
+        let error = bind(address).await.unwrap_err();
+        assert!(matches!(error, BindError::InUse { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("cannot listen on {address}: the port is in use")));
+        assert!(message.contains(&format!("sport = :{}", address.port())), "{message}");
+        assert!(message.contains("--listen"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_named_with_what_to_do() {
+        // 192.0.2.0/24 is reserved for documentation (RFC 5737).
+        let error = bind("192.0.2.1:9723".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(error, BindError::NoSuchAddress { .. }), "{error:?}");
+        assert!(error.to_string().contains("--listen 127.0.0.1:9723"), "{error}");
+    }
+}
