@@ -82,14 +82,11 @@ fn recorded_6_18() -> Sources<'static> {
 }
 
 fn addresses(resolutions: &[Resolution]) -> Vec<(&str, Option<(&str, u64)>)> {
-    let lock =
-        |r: &'_ Resolution| r.outcome.as_ref().ok().map(|lock| (lock.symbol.clone(), lock.address));
     resolutions
         .iter()
         .map(|r| {
-            let found = lock(r).map(|(_, address)| address);
-            let symbol = r.outcome.as_ref().map_or("", |lock| &lock.symbol);
-            (r.name.as_str(), found.map(|address| (symbol, address)))
+            let found = r.outcome.as_ref().ok();
+            (r.name.as_str(), found.map(|found| (found.symbol.as_str(), found.address)))
         })
         .collect()
 }
@@ -330,6 +327,7 @@ fn resolve_custom(choices: &Choices) -> Resolution {
     let table = "ffffffff81000000 T _text\nffffffff81000000 T _stext\nffffffff81000100 T code\n\
                  ffffffff82000000 T _etext\nffffffff83000000 D init_task\n\
                  ffffffff83001000 d namespace_sem\nffffffff83002000 b cgroup_mutex\n\
+                 0000000000001000 d per_cpu_lock\n\
                  ffffffffa0000000 d cgroup_mutex [module]\n";
     sources.kallsyms = collect(table, choices);
     resolve(choices, &sources).unwrap().pop().unwrap()
@@ -350,6 +348,8 @@ fn an_unknown_symbol_of_the_user_is_named() {
     assert!(error.contains("no data symbol `no_such_lock`"), "{error}");
     let error = resolve_custom(&with_custom("x", "code")).outcome.unwrap_err().to_string();
     assert!(error.contains("no data symbol `code`"), "functions are no locks: {error}");
+    let error = resolve_custom(&with_custom("x", "per_cpu_lock")).outcome.unwrap_err().to_string();
+    assert!(error.contains("no data symbol `per_cpu_lock`"), "one per CPU: {error}");
 }
 
 #[test]
