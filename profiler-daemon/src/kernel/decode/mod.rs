@@ -6,7 +6,7 @@
 //! in a kernel whose symbol table has functions only: code that takes the lock
 //! contains its address.
 //!
-//! Each instruction set is lowered to the few [`Effect`]s and [`Flow`]s that
+//! Each instruction set is lowered to the few effects and flows that
 //! matter here; one constant propagation over the blocks of the function then
 //! serves both. What is not understood makes a register unknown, never wrong.
 
