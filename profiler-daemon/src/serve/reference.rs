@@ -35,7 +35,9 @@ none is answered with 406 and this list.
 const HISTOGRAMS: &str = "
 Every histogram has classic buckets in all formats, and native buckets (schema 3) in protobuf. To store the \
 native ones, let Prometheus ask for protobuf: `scrape_native_histograms: true` (Prometheus 3.8 and later), \
-before that `--enable-feature=native-histograms`.
+before that `--enable-feature=native-histograms`. It then leaves out the classic ones, and queries over `_bucket` \
+find nothing, unless told `always_scrape_classic_histograms: true` (before Prometheus 3.0 \
+`scrape_classic_histograms`).
 
 - `_count` and `_sum` are exact, and so is every classic bucket: each bound is a power of two in nanoseconds, \
 which is a bound of the underlying histogram as well.
