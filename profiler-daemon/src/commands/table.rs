@@ -112,7 +112,11 @@ fn caveats(out: &mut String, snapshot: &Snapshot) {
         .dropped
         .iter()
         .filter(|d| d.count != 0)
-        .map(|d| format!("{} {}", d.reason, d.count))
+        .map(|d| match d.reason.as_str() {
+            // The kernel does not say which lock a skipped event was about.
+            "recursion_miss" => format!("{} {} (most likely of other locks)", d.reason, d.count),
+            _ => format!("{} {}", d.reason, d.count),
+        })
         .collect();
     if !lost.is_empty() {
         let _ = writeln!(out, "\nnot booked: {} (docs/metrics.md explains each)", lost.join(", "));
