@@ -103,7 +103,9 @@ fn compile(toolchain: &Toolchain, job: &Job<'_>, object: &Path) -> Result<(), St
     for line in said.lines() {
         println!("cargo::warning={line}");
     }
-    let built = job.object();
+    // For the integration tests and benchmarks; the product never loads it.
+    println!("cargo::rustc-env=LOCKPROF_WITNESS={}", job.object("witness").display());
+    let built = job.object("profiler-ebpf");
     fs::copy(&built, object).map(|_| ()).map_err(|error| {
         format!("failed to copy {} to {}: {error}", built.display(), object.display())
     })

@@ -49,26 +49,28 @@ pub struct Bucket<W> {
 
 const _: () = assert!(size_of::<Bucket<u64>>() == 64);
 
-/// What a slot is about, in one word: the task, and 31 bits about what it does.
+/// What a slot is about, in one word: the task, and 30 bits about what it does.
 ///
 /// | bits | meaning |
 /// | --- | --- |
 /// | 0..32 | thread id, as the initial pid namespace numbers it |
 /// | 32..40 | `what`: series of the wait, or the system call |
-/// | 40..63 | `detail`: node where the wait began, or a namespace fingerprint |
+/// | 40..62 | `detail`: node where the wait began, or a namespace fingerprint |
 /// | 63 | set in every key |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(pub u64);
 
 const VALID: u64 = 1 << 63;
+/// Key of a slot that is being reclaimed: not free, and no task's.
+const RECLAIMING: u64 = 1 << 62;
 const OWNER: u64 = VALID | 0xffff_ffff;
 const WHAT_SHIFT: u32 = 32;
 const DETAIL_SHIFT: u32 = 40;
-/// Bits of [`Key::detail`].
-pub const DETAIL_MASK: u32 = (1 << 23) - 1;
+/// The bits of [`Key::detail`].
+pub const DETAIL_MASK: u32 = (1 << 22) - 1;
 
 impl Key {
-    /// Key of thread `tid`. `detail` is cut to 23 bits.
+    /// Key of thread `tid`. `detail` is cut to 22 bits.
     #[inline(always)]
     pub const fn new(tid: u32, what: u8, detail: u32) -> Self {
         Self(
@@ -212,11 +214,23 @@ pub fn end<W: Word>(first: &Bucket<W>, second: &Bucket<W>, tid: u32) -> Option<(
 #[inline]
 pub fn observe<W: Word>(slot: &Slot<W>) -> Option<(Key, u64)> {
     let key = slot.key.load();
-    if key == 0 {
+    if key & VALID == 0 {
         return None;
     }
     let start_ns = slot.start_ns.load();
     (start_ns != 0 && slot.key.load() == key).then_some((Key(key), start_ns))
+}
+
+/// Frees the slot of a task that no longer exists, from user space; whether it
+/// was still there. Meanwhile the slot is neither free nor anybody's.
+#[inline]
+pub fn reclaim<W: Word>(slot: &Slot<W>, key: Key) -> bool {
+    if !slot.key.compare_exchange(key.0, RECLAIMING) {
+        return false;
+    }
+    slot.start_ns.store(0);
+    slot.key.swap(0);
+    true
 }
 
 #[cfg(all(test, not(loom)))]
@@ -296,6 +310,18 @@ mod tests {
         assert_eq!(observe(&slot), None);
         slot.start_ns.store(9, SeqCst);
         assert_eq!(observe(&slot), Some((Key::new(5, 0, 0), 9)));
+    }
+
+    #[test]
+    fn the_slot_of_a_task_that_is_gone_can_be_freed_once() {
+        let table = Table::default();
+        begin(&table[0], &table[1], Key::new(5, 2, 0), 9, false);
+        let slot = &table[0].slots[0];
+        assert!(!reclaim(slot, Key::new(6, 2, 0)), "another task's");
+        assert!(reclaim(slot, Key::new(5, 2, 0)));
+        assert!(!reclaim(slot, Key::new(5, 2, 0)), "twice");
+        assert_eq!(slot.start_ns.load(SeqCst), 0, "the next owner must not inherit the start");
+        assert_eq!(begin(&table[0], &table[1], Key::new(6, 2, 0), 10, false), Begin::Started);
     }
 
     #[test]

@@ -109,10 +109,14 @@ pub struct CpuState {
     /// NUMA node of the CPU plus 1, as the kernel told a program on it; 0
     /// before the first one.
     pub node_plus_one: u64,
+    /// Waits booked on this CPU: tells a reader whether to look at its banks.
+    pub waits: u64,
+    /// Mount calls booked on this CPU.
+    pub calls: u64,
     /// Losses, by [`Drop`].
     pub drops: [u64; DROPS],
     #[doc(hidden)]
-    pub pad: [u64; 14 - DROPS],
+    pub pad: [u64; 12 - DROPS],
 }
 
 const _: () = assert!(size_of::<CpuState>() == 3 * CACHE_LINE);

@@ -137,6 +137,7 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
         0
     };
     book(cpu, series, waited, ret != 0, node != begin_node)?;
+    state.waits += 1;
     if ret == 0 {
         hand_off(cpu, node, lock.lock)?;
     }

@@ -39,23 +39,38 @@ static SYSCALL_WHEN: [u8; SYSCALLS] = [0; SYSCALLS];
 const NUMBER_OFFSET: usize = 8;
 const ARGUMENTS_OFFSET: usize = 16;
 
+/// Entry of every call but setns. It reads one argument at most: the kernel
+/// refuses a program that may read past the end of the record, and unshare has
+/// one argument.
 #[tracepoint]
 fn mount_syscall_enter(ctx: TracePointContext) -> u32 {
     let record = ctx.as_ptr().cast::<u8>();
     // SAFETY: within the record of every system call.
     let number = unsafe { record.add(NUMBER_OFFSET).cast::<i32>().read() };
     if let Some((call, when)) = mount_call(number) {
-        let result = if when == When::EntersMountNamespace as u8 {
-            // SAFETY: setns has two arguments.
-            let kinds = unsafe { record.add(ARGUMENTS_OFFSET + 8).cast::<u64>().read() };
-            enter(call, when, kinds)
-        } else if when == When::Always as u8 {
+        let _ = if when == When::Always as u8 {
             enter(call, when, 0)
         } else {
             // SAFETY: unshare, clone and clone3 have at least one argument.
             enter(call, when, unsafe { record.add(ARGUMENTS_OFFSET).cast::<u64>().read() })
         };
-        let _ = result;
+    }
+    0
+}
+
+/// Entry of setns, which says in its second argument what it enters.
+#[tracepoint]
+fn setns_enter(ctx: TracePointContext) -> u32 {
+    let record = ctx.as_ptr().cast::<u8>();
+    // SAFETY: within the record of setns.
+    let (number, kinds) = unsafe {
+        (
+            record.add(NUMBER_OFFSET).cast::<i32>().read(),
+            record.add(ARGUMENTS_OFFSET + 8).cast::<u64>().read(),
+        )
+    };
+    if let Some((call, when)) = mount_call(number) {
+        let _ = enter(call, when, kinds);
     }
     0
 }
@@ -95,7 +110,7 @@ fn mount_call(number: i32) -> Option<(u8, u8)> {
 /// Set in [`Key::detail`] of a call that counts whatever comes of it; the other
 /// bits are then unused, else they hold the fingerprint of the mount namespace
 /// that the task was in.
-const COUNTS: u32 = 1 << 22;
+const COUNTS: u32 = 1 << 21;
 
 /// Notes that the task enters a mount call. `argument` is the flags, the
 /// pointer to them, or the namespace kinds, as `when` says.
@@ -161,6 +176,7 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
     }
     state.node_plus_one = u64::from(arrays::node()) + 1;
     book(cpu, call, now.saturating_sub(start), ret < 0)?;
+    state.calls += 1;
     if ret < 0 {
         count_errno(state, call, ret)?;
     }
@@ -210,7 +226,7 @@ fn count_errno(state: &mut CpuState, call: u8, ret: i64) -> Option<()> {
     Some(())
 }
 
-/// 22 bits of the address of the task's mount namespace, to tell whether it
+/// 21 bits of the address of the task's mount namespace, to tell whether it
 /// changed; `None` when the kernel's field offsets are unknown or the task is
 /// exiting.
 #[inline(always)]
@@ -226,6 +242,6 @@ fn mount_namespace_fingerprint() -> Option<u32> {
             bpf_probe_read_kernel(task.wrapping_add(task_nsproxy as usize).cast()).ok()?;
         let namespace: u64 =
             bpf_probe_read_kernel(nsproxy.wrapping_add(nsproxy_mnt_ns as usize).cast()).ok()?;
-        Some((namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 42) as u32 & (DETAIL_MASK >> 1))
+        Some((namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 43) as u32 & (DETAIL_MASK >> 1))
     }
 }

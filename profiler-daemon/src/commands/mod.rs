@@ -1,1 +1,8 @@
-//! TBD
+//! What the subcommands do: short compositions of the other rooms.
+
+pub mod daemon;
+pub mod doctor;
+pub mod logging;
+pub mod session;
+pub mod stat;
+pub mod table;

@@ -1,5 +1,18 @@
 //! Which lock is which: the catalogue (data) and resolution (decisions over
 //! facts about the kernel).
+//!
+//! [`resolve::resolve`] is the way in: what the user chose and what the kernel
+//! tells go in, one [`resolve::Resolution`] per wanted lock comes out.
+
+pub mod catalogue;
+
+pub mod choices;
+
+pub mod resolve;
+
+mod by_symbol;
+
+mod by_text;
 
 use std::fmt;
 

@@ -337,9 +337,9 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The object that a `build` leaves.
-    pub fn object(&self) -> PathBuf {
-        self.target_dir.join(self.target).join("release/profiler-ebpf")
+    /// The object of `program` that a `build` leaves.
+    pub fn object(&self, program: &str) -> PathBuf {
+        self.target_dir.join(self.target).join("release").join(program)
     }
 
     /// The flags of the BPF compiler.
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(args.first(), Some(&OsStr::new("build")));
         assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log")]));
         let object = Path::new("/o/bpfel-unknown-none/release/profiler-ebpf");
-        assert_eq!(job(Verb::Build).object(), object);
+        assert_eq!(job(Verb::Build).object("profiler-ebpf"), object);
     }
 
     #[test]

@@ -1,0 +1,210 @@
+//! From settings to attached programs and a reader: what `daemon` and `stat`
+//! have in common.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::cli::settings::Settings;
+use crate::hooks::programs::NamespaceOffsets;
+use crate::hooks::{LoadError, Programs, Sizes, WatchList, object};
+use crate::kernel::btf::Btf;
+use crate::kernel::topology::{Topology, kernel_release};
+use crate::locks::resolve::{self, Choices, Resolution};
+use crate::reader::{Reader, Subject};
+use crate::snapshot::{self, Host, NumaNode, Snapshot};
+
+/// A snapshot younger than this is not read again: many scrapes at once cost
+/// one read.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// Attached programs with their reader. Dropping it detaches everything.
+pub struct Session {
+    reader: Mutex<(Reader, Option<(Instant, Arc<Snapshot>)>)>,
+    programs: Programs,
+    watch: WatchList,
+}
+
+impl Session {
+    /// Resolves the locks, loads and attaches the programs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the privileges do not allow it, no lock resolves, or the
+    /// locks cannot be watched together. See [`environment_refuses`].
+    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let facts = gather(settings)?;
+        for resolution in &facts.resolutions {
+            match &resolution.outcome {
+                Ok(lock) => {
+                    tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
+                }
+                Err(why) => tracing::warn!(lock = resolution.name, "not watched: {why}"),
+            }
+        }
+        let (programs, watch) = attach(settings, &facts)?;
+        for hook in programs.hooks() {
+            for (backend, why) in &hook.refused {
+                tracing::debug!(hook = hook.hook, backend, "refused: {why}");
+            }
+        }
+        let subject = Subject {
+            host: host(&facts),
+            node_of_cpu: facts.topology.node_of_cpu.clone(),
+            resolved: facts.resolutions.iter().map(record).collect(),
+        };
+        let reader = Reader::new(&programs, &watch, subject)?;
+        drop(facts);
+        give_back_memory();
+        Ok(Self { reader: Mutex::new((reader, None)), programs, watch })
+    }
+
+    /// Totals since the programs were attached, at most 50 ms old.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        let mut guard = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reader, latest) = &mut *guard;
+        match latest {
+            Some((read_at, snapshot)) if read_at.elapsed() < FRESH => snapshot.clone(),
+            _ => {
+                let snapshot = Arc::new(reader.read());
+                *latest = Some((Instant::now(), snapshot.clone()));
+                snapshot
+            }
+        }
+    }
+
+    /// Totals as of now.
+    pub fn fresh_snapshot(&self) -> Snapshot {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).0.read()
+    }
+
+    /// The attached programs.
+    pub const fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The watched locks.
+    pub const fn watch(&self) -> &WatchList {
+        &self.watch
+    }
+}
+
+/// What the kernel offers for these settings.
+pub struct Facts {
+    /// CPUs and NUMA nodes.
+    pub topology: Topology,
+    /// Release, as in `uname -r`.
+    pub kernel: String,
+    /// What became of each wanted lock.
+    pub resolutions: Vec<Resolution>,
+    namespace: Option<NamespaceOffsets>,
+}
+
+/// Looks at the kernel; attaches nothing.
+///
+/// # Errors
+///
+/// The settings name what does not exist, or the kernel's own description
+/// cannot be read.
+pub fn gather(settings: &Settings) -> anyhow::Result<Facts> {
+    let topology = Topology::read(Path::new("/sys"))?;
+    let btf = Btf::read();
+    let namespace = btf.as_ref().ok().and_then(namespace_offsets);
+    if namespace.is_none() {
+        tracing::warn!(
+            "without BTF, setns(fd, 0) into a mount namespace is not counted, and calls that name CLONE_NEWNS are"
+        );
+    }
+    let choices = choices(settings);
+    let resolutions = resolve::resolve_running_kernel(&choices, btf.as_ref(), object::bytes())?;
+    Ok(Facts { topology, kernel: kernel_release(), resolutions, namespace })
+}
+
+/// Attaches the programs for the locks that were resolved.
+///
+/// # Errors
+///
+/// As [`Session::start`].
+pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, WatchList)> {
+    let locks: Vec<_> =
+        facts.resolutions.iter().filter_map(|r| r.outcome.as_ref().ok().cloned()).collect();
+    if locks.is_empty() {
+        return Err(NothingToWatch.into());
+    }
+    // Present on kernels with PREEMPT_RT, where spinlocks sleep.
+    let realtime = std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|s| s.trim() == "1");
+    let watch = WatchList::new(locks, realtime)?;
+    let topology = &facts.topology;
+    let sizes = Sizes {
+        cpus: settings.assume_cpus.unwrap_or(0).max(topology.cpus),
+        nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
+        waits: settings.waits_in_flight,
+        calls: settings.mount_calls_in_flight,
+    };
+    let programs = Programs::attach(object::bytes(), &watch, sizes, facts.namespace)?;
+    Ok((programs, watch))
+}
+
+fn namespace_offsets(btf: &Btf) -> Option<NamespaceOffsets> {
+    Some(NamespaceOffsets {
+        task_nsproxy: btf.offset("task_struct", "nsproxy").ok()?,
+        nsproxy_mnt_ns: btf.offset("nsproxy", "mnt_ns").ok()?,
+    })
+}
+
+fn choices(settings: &Settings) -> Choices {
+    Choices {
+        enable: settings.locks.enable.clone(),
+        disable: settings.locks.disable.clone(),
+        custom: settings.locks.custom.clone(),
+        system_map: settings.system_map.clone(),
+    }
+}
+
+fn host(facts: &Facts) -> Host {
+    Host {
+        kernel: facts.kernel.clone(),
+        cpus: facts.topology.cpus,
+        numa_nodes: facts
+            .topology
+            .cpus_of_node
+            .iter()
+            .map(|(id, cpus)| NumaNode { id: *id, cpus: cpus.clone() })
+            .collect(),
+    }
+}
+
+fn record(resolution: &Resolution) -> snapshot::Resolution {
+    let lock = resolution.outcome.as_ref().ok();
+    snapshot::Resolution {
+        lock: resolution.name.clone(),
+        symbol: lock.map(|lock| lock.symbol.clone()).unwrap_or_default(),
+        method: lock.map(|lock| lock.method),
+    }
+}
+
+/// Parsing the kernel's types takes tens of megabytes for a moment; hands the
+/// freed pages back, as the daemon runs for months.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: trims the allocator's free lists, without arguments that matter.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// No lock of the watch list has a known address.
+#[derive(Debug, thiserror::Error)]
+#[error("no lock to watch: none of the wanted locks was found in this kernel; `lockprof doctor` says what was tried")]
+pub struct NothingToWatch;
+
+/// Whether an error is the kernel's or the privileges' doing: exit code 3.
+pub fn environment_refuses(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<NothingToWatch>()
+            || cause.downcast_ref::<LoadError>().is_some_and(LoadError::is_environment)
+            || cause
+                .downcast_ref::<resolve::ResolveError>()
+                .is_some_and(resolve::ResolveError::is_environment)
+    })
+}

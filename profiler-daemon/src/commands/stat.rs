@@ -1,0 +1,109 @@
+//! `lockprof stat`: measure for a while, or while a command runs.
+
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::session::Session;
+use super::table;
+use crate::cli::settings::Settings;
+
+/// What to measure and how to show it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How long, without a command.
+    pub duration: Duration,
+    /// JSON in place of the table.
+    pub json: bool,
+    /// The command to run while measuring, and its arguments.
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// Measures and prints; the exit code.
+///
+/// # Errors
+///
+/// Nothing can be measured, or the command cannot be started.
+pub fn run(settings: &Settings, request: &Request) -> anyhow::Result<u8> {
+    let session = Session::start(settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    // Taken after attaching: what happens while it attaches does not count.
+    let before = session.fresh_snapshot();
+    let code = runtime.block_on(wait(request))?;
+    let window = session.fresh_snapshot().since(&before);
+    drop(session);
+    let text = if request.json {
+        let mut json = serde_json::to_string(&window).context("failed to write the snapshot")?;
+        json.push('\n');
+        json
+    } else {
+        table::render(&window)
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;
+    Ok(code)
+}
+
+/// Until the time is up, the command ends, or a signal says to stop: the exit
+/// code.
+async fn wait(request: &Request) -> anyhow::Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to await SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to await SIGTERM")?;
+    let Some((program, arguments)) = request.command.split_first() else {
+        tokio::select! {
+            () = tokio::time::sleep(request.duration) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        return Ok(0);
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if request.json {
+        // Standard output is for the JSON alone.
+        let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+        command.stdout(stderr.context("failed to redirect the command's output")?);
+    }
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("failed to run {}", program.display()))?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return Ok(exit_code(status.context("failed to await the command")?));
+            }
+            // The terminal sends SIGINT to the command as well; what it does
+            // about it is its own affair.
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {
+                child.start_kill().context("failed to end the command")?;
+            }
+        }
+    }
+}
+
+/// The command's exit code, or 128 plus the signal that ended it, as shells do.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_the_commands() {
+        assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), 7);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137, "killed by SIGKILL");
+    }
+}

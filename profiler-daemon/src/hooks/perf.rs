@@ -1,0 +1,159 @@
+//! Tracepoints by perf event, attached without a mounted tracefs.
+//!
+//! A tracepoint's id is in tracefs, which hosts often do not mount. It is then
+//! mounted for this process alone, by a detached mount that no namespace shows
+//! and that ends with its descriptor.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+use aya_obj::generated::{perf_event_attr, perf_type_id::PERF_TYPE_TRACEPOINT};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Why a tracepoint cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PerfError {
+    #[error(
+        "tracefs is not mounted on /sys/kernel/tracing and cannot be mounted privately ({0}): mount it, or run with CAP_SYS_ADMIN"
+    )]
+    Tracefs(#[source] io::Error),
+    #[error(
+        "tracefs cannot be read at {0}: run as root, or make it readable for lockprof's group ({1})"
+    )]
+    Unreadable(String, #[source] io::Error),
+    #[error("this kernel has no tracepoint syscalls:{0}")]
+    Absent(String),
+    #[error("the id of syscalls:{0} in tracefs is {1:?}, not a number")]
+    BadId(String, String),
+    #[error(
+        "perf_event_open failed ({0}): it needs CAP_PERFMON, or kernel.perf_event_paranoid below 3 with CAP_SYS_ADMIN"
+    )]
+    Open(#[source] io::Error),
+    #[error("the perf event does not take the BPF program ({0})")]
+    SetBpf(#[source] io::Error),
+}
+
+/// The events folder of tracefs.
+pub(super) struct Tracefs {
+    events: OwnedFd,
+    shown_as: String,
+}
+
+impl Tracefs {
+    /// The mounted tracefs, else a private one.
+    pub(super) fn open() -> Result<Self, PerfError> {
+        for point in MOUNT_POINTS {
+            let events = Path::new(point).join("events");
+            match fs::File::open(&events) {
+                Ok(file) => {
+                    return Ok(Self {
+                        events: file.into(),
+                        shown_as: events.display().to_string(),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(PerfError::Unreadable(events.display().to_string(), error));
+                }
+                Err(_) => {}
+            }
+        }
+        Self::mount().map_err(PerfError::Tracefs)
+    }
+
+    fn mount() -> io::Result<Self> {
+        let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(context.as_fd())?;
+        let mount = fsmount(
+            context.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        )?;
+        let events = openat(
+            &mount,
+            "events",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self { events, shown_as: "a private tracefs".to_owned() })
+    }
+
+    /// Id of `syscalls:<event>`.
+    pub(super) fn id(&self, event: &str) -> Result<u64, PerfError> {
+        let path = format!("syscalls/{event}/id");
+        let file = openat(&self.events, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let file = match file {
+            Ok(file) => file,
+            Err(rustix::io::Errno::NOENT) => return Err(PerfError::Absent(event.to_owned())),
+            Err(error) => {
+                return Err(PerfError::Unreadable(
+                    format!("{}/{path}", self.shown_as),
+                    error.into(),
+                ));
+            }
+        };
+        let mut text = String::new();
+        fs::File::from(file)
+            .read_to_string(&mut text)
+            .map_err(|error| PerfError::Unreadable(format!("{}/{path}", self.shown_as), error))?;
+        text.trim().parse().map_err(|_| PerfError::BadId(event.to_owned(), text.clone()))
+    }
+}
+
+/// A BPF program attached to a tracepoint. Closing it detaches the program.
+pub(super) struct PerfLink {
+    _event: OwnedFd,
+}
+
+const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
+const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
+
+impl PerfLink {
+    /// Attaches `program` to the tracepoint with this id, for all tasks and
+    /// CPUs.
+    pub(super) fn attach(id: u64, program: BorrowedFd<'_>) -> Result<Self, PerfError> {
+        // SAFETY: a plain C struct of integers, for which zeros are valid.
+        let mut attr: perf_event_attr = unsafe { std::mem::zeroed() };
+        attr.type_ = PERF_TYPE_TRACEPOINT as u32;
+        attr.size = u32::try_from(size_of::<perf_event_attr>()).unwrap_or(0);
+        attr.config = id;
+        // A program on a tracepoint runs on every CPU, whichever CPU the perf
+        // event names (`perf_event_attach_bpf_prog` in kernel/trace/bpf_trace.c).
+        let (pid, cpu, group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
+        // SAFETY: `attr` outlives the call and has the size it says.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &raw const attr,
+                pid,
+                cpu,
+                group,
+                libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC),
+            )
+        };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
+        let fd = fd.ok_or_else(|| PerfError::Open(io::Error::last_os_error()))?;
+        // SAFETY: a descriptor that the kernel just gave us.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        ioctl(&event, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd())?;
+        ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;
+        Ok(Self { _event: event })
+    }
+}
+
+const PERF_FLAG_FD_CLOEXEC: u32 = 8;
+
+fn ioctl(event: &OwnedFd, request: libc::Ioctl, argument: i32) -> Result<(), PerfError> {
+    // SAFETY: both requests take an integer.
+    if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } == -1 {
+        return Err(PerfError::SetBpf(io::Error::last_os_error()));
+    }
+    Ok(())
+}

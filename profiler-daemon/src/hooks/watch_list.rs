@@ -1,0 +1,125 @@
+//! The watch list: resolved locks laid out as series and as a filter table.
+
+use profiler_common::watch::{SHARED, SLEEPS, WatchEntry, WatchError, WatchTable};
+
+use crate::locks::{Mode, ResolvedLock};
+
+/// A lock in one mode: the unit in which waits are booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// Index of the lock in the watch list.
+    pub lock: usize,
+    /// How the waiters want it.
+    pub mode: Mode,
+}
+
+/// Locks to watch.
+#[derive(Clone, Debug)]
+pub struct WatchList {
+    /// The locks; their position is their index everywhere.
+    pub locks: Vec<ResolvedLock>,
+    /// All series, those of a lock adjacent.
+    pub series: Vec<Series>,
+    pub(super) table: WatchTable,
+}
+
+/// Why locks cannot be watched together.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchListError {
+    /// Too many.
+    #[error("{0} locks are too many to watch at once; at most {max} fit: disable some with --no-lock or `[locks] disable`", max = profiler_common::watch::MAX_LOCKS)]
+    TooMany(usize),
+    /// Two names for one address.
+    #[error("the locks {0} and {1} are the same lock (one address); remove one of them")]
+    Same(String, String),
+    /// Not seen to happen.
+    #[error(
+        "no filter table fits these lock addresses; disable one lock with --no-lock and report this"
+    )]
+    NoTable,
+}
+
+impl WatchList {
+    /// Lays out `locks`. On a kernel with `PREEMPT_RT` (`realtime`) waiters of
+    /// spinlocks sleep.
+    ///
+    /// # Errors
+    ///
+    /// Too many locks, or two with one address.
+    pub fn new(locks: Vec<ResolvedLock>, realtime: bool) -> Result<Self, WatchListError> {
+        let mut series = Vec::new();
+        let mut entries = Vec::new();
+        for (index, lock) in locks.iter().enumerate() {
+            let modes = lock.kind.modes();
+            let shared = if modes.len() > 1 { SHARED } else { 0 };
+            let sleeps = if lock.kind.sleeps() || realtime { SLEEPS } else { 0 };
+            entries.push(WatchEntry {
+                address: lock.address,
+                lock: u8::try_from(index).map_err(|_| WatchListError::TooMany(locks.len()))?,
+                series: u8::try_from(series.len())
+                    .map_err(|_| WatchListError::TooMany(locks.len()))?,
+                traits: shared | sleeps,
+                ..WatchEntry::default()
+            });
+            series.extend(modes.iter().map(|mode| Series { lock: index, mode: *mode }));
+        }
+        let table = WatchTable::new(&entries).map_err(|error| match error {
+            WatchError::TooMany(count) => WatchListError::TooMany(count),
+            WatchError::Address(address) => {
+                let mut names =
+                    locks.iter().filter(|l| l.address == address).map(|l| l.name.clone());
+                let first = names.next().unwrap_or_default();
+                WatchListError::Same(names.next().unwrap_or_else(|| first.clone()), first)
+            }
+            WatchError::NoMultiplier => WatchListError::NoTable,
+        })?;
+        Ok(Self { locks, series, table })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::locks::{LockKind, Method};
+
+    fn lock(name: &str, kind: LockKind, address: u64) -> ResolvedLock {
+        ResolvedLock {
+            name: name.into(),
+            symbol: name.into(),
+            kind,
+            address,
+            method: Method::Kallsyms,
+        }
+    }
+
+    #[test]
+    fn shared_locks_have_a_series_for_readers_and_one_for_writers() {
+        let list = WatchList::new(
+            vec![lock("a", LockKind::Rwsem, 0x1000), lock("b", LockKind::Spinlock, 0x2000)],
+            false,
+        )
+        .unwrap();
+        let series: Vec<_> = list.series.iter().map(|s| (s.lock, s.mode)).collect();
+        assert_eq!(series, [(0, Mode::Read), (0, Mode::Write), (1, Mode::Spin)]);
+        let b = list.table.find(0x2000).unwrap();
+        assert_eq!((b.lock, b.series, b.sleeps()), (1, 2, false));
+        assert!(list.table.find(0x1000).unwrap().sleeps());
+    }
+
+    #[test]
+    fn waiters_of_spinlocks_sleep_on_a_realtime_kernel() {
+        let list = WatchList::new(vec![lock("b", LockKind::Spinlock, 0x2000)], true).unwrap();
+        assert!(list.table.find(0x2000).unwrap().sleeps());
+    }
+
+    #[test]
+    fn two_names_for_one_lock_are_refused_by_name() {
+        let error = WatchList::new(
+            vec![lock("a", LockKind::Rwsem, 0x1000), lock("b", LockKind::Rwsem, 0x1000)],
+            false,
+        )
+        .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains('a') && text.contains(" b ") || text.contains("b and a"), "{text}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Waits that have not ended: how many per lock, and how old the oldest is.
+
+use std::path::{Path, PathBuf};
+
+use profiler_common::inflight::{self, Bucket, SLOTS};
+use profiler_common::layout::CpuState;
+use profiler_common::spin_stack::DEPTH;
+
+use super::mapping::{Mapping, SharedWord, load};
+use crate::hooks::Series;
+
+/// Age from which a wait's task is checked for being alive.
+const SUSPECT_AGE_NS: u64 = 2_000_000_000;
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO` in
+/// include/linux/proc_ns.h): thread ids in the table are those of that one.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The tables of sleeping waits and of mount calls in flight.
+pub(super) struct InFlightTables {
+    waits: Mapping<Bucket<SharedWord>>,
+    calls: Mapping<Bucket<SharedWord>>,
+    /// `/proc`, if it shows the thread ids that the kernel side uses.
+    proc: Option<PathBuf>,
+    reclaimed: u64,
+}
+
+impl InFlightTables {
+    pub(super) fn new(
+        waits: Mapping<Bucket<SharedWord>>,
+        calls: Mapping<Bucket<SharedWord>>,
+    ) -> Self {
+        let initial = std::fs::read_link("/proc/self/ns/pid")
+            .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE);
+        Self { waits, calls, proc: initial.then(|| PathBuf::from("/proc")), reclaimed: 0 }
+    }
+
+    /// Slots freed because their task was gone.
+    pub(super) const fn reclaimed(&self) -> u64 {
+        self.reclaimed
+    }
+
+    /// By lock: waiters, and age of the oldest wait in ns.
+    pub(super) fn read(
+        &mut self,
+        cpus: &Mapping<CpuState>,
+        series: &[Series],
+        locks: usize,
+        now_ns: u64,
+    ) -> Vec<(u64, u64)> {
+        let mut totals = vec![(0u64, 0u64); locks];
+        let mut count = |index: usize, start_ns: u64| {
+            if let Some((waiters, oldest)) =
+                series.get(index).and_then(|series| totals.get_mut(series.lock))
+            {
+                *waiters += 1;
+                *oldest = (*oldest).max(now_ns.saturating_sub(start_ns));
+            }
+        };
+        self.reclaimed += visit(&self.waits, self.proc.as_deref(), now_ns, &mut count);
+        self.reclaimed += visit(&self.calls, self.proc.as_deref(), now_ns, |_, _| {});
+        for cpu in 0..cpus.len() {
+            let state = cpus.element(cpu);
+            // SAFETY: fields of a mapped element; `entry` is below `DEPTH`.
+            unsafe {
+                let stack = &raw const (*state).spins;
+                let depth = usize::try_from(load(&raw const (*stack).depth)).unwrap_or(0);
+                for entry in 0..depth.min(DEPTH) {
+                    let wait = (&raw const (*stack).waits).cast::<[u64; 2]>().add(entry);
+                    let series = load(wait.cast());
+                    let start_ns = load(wait.cast::<u64>().add(1));
+                    // Still the same wait, not one that has ended meanwhile.
+                    if series != 0
+                        && load(wait.cast()) == series
+                        && load(&raw const (*stack).depth) > entry as u64
+                    {
+                        count(usize::try_from(series - 1).unwrap_or(usize::MAX), start_ns);
+                    }
+                }
+            }
+        }
+        totals
+    }
+}
+
+/// Shows every occupied slot to `count` as (what, start in ns), after freeing
+/// those whose task is gone; how many it freed.
+fn visit(
+    table: &Mapping<Bucket<SharedWord>>,
+    proc: Option<&Path>,
+    now_ns: u64,
+    mut count: impl FnMut(usize, u64),
+) -> u64 {
+    let mut freed = 0;
+    for index in 0..table.len() {
+        // SAFETY: an element of the mapping; `SharedWord` allows for other
+        // writers.
+        let bucket = unsafe { &*table.element(index) };
+        for slot in 0..SLOTS {
+            let slot = &bucket.slots[slot];
+            let Some((key, start_ns)) = inflight::observe(slot) else {
+                continue;
+            };
+            let suspect = now_ns.saturating_sub(start_ns) > SUSPECT_AGE_NS;
+            if suspect
+                && let Some(proc) = proc
+                && !proc.join(key.tid().to_string()).exists()
+            {
+                freed += u64::from(inflight::reclaim(slot, key));
+                continue;
+            }
+            count(usize::from(key.what()), start_ns);
+        }
+    }
+    freed
+}

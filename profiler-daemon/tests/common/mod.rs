@@ -1,0 +1,100 @@
+//! What the integration tests share.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use aya::maps::{Array, MapData};
+use aya::programs::BtfTracePoint;
+use aya::{Btf, Ebpf, EbpfLoader};
+
+/// The built binary.
+pub const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
+
+/// Notes that `test` cannot run here, where `cargo xtask test` counts it.
+pub fn skip(test: &str, reason: &str) {
+    let line = format!("SKIP {test}: {reason}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("LOCKPROF_SKIP_LOG") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(PathBuf::from(path));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the skip log is writable");
+    }
+}
+
+/// Why BPF cannot be used here, asked of the kernel itself.
+pub fn bpf_refused() -> Option<String> {
+    let output =
+        Command::new(LOCKPROF).args(["doctor", "--json"]).output().expect("doctor can be run");
+    if output.status.code() != Some(3) {
+        return None;
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    Some(report["refused"].as_str().unwrap_or("doctor says that nothing attaches").to_owned())
+}
+
+/// Returns from the test with a skip when the kernel does not allow BPF.
+#[macro_export]
+macro_rules! needs_bpf {
+    ($test:literal) => {
+        if let Some(reason) = common::bpf_refused() {
+            common::skip($test, &reason);
+            return;
+        }
+    };
+}
+
+/// A command that makes the standard load for some seconds.
+pub fn storm(seconds: u32) -> Command {
+    let mut command = Command::new(LOCKPROF);
+    command.args(["storm", "--workers", "8", "--readers", "2", "--duration"]);
+    command.arg(format!("{seconds}s")).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// The independent counter: see `profiler-ebpf/src/bin/witness.rs`.
+pub struct Witness(Ebpf);
+
+impl Witness {
+    /// Counts waits for the locks at `addresses` from now on.
+    pub fn attach(addresses: &[u64]) -> Self {
+        let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
+        let mut watched = [0u64; 16];
+        watched[..addresses.len()].copy_from_slice(addresses);
+        let read = |path: &str| std::fs::read_to_string(path).expect("procfs is mounted");
+        let pid_max: u32 = read("/proc/sys/kernel/pid_max").trim().parse().expect("a number");
+        let cpus = std::thread::available_parallelism().expect("CPUs").get();
+        let cpus = u32::try_from(cpus).expect("a sane number") + 1024;
+        let btf = Btf::from_sys_fs().expect("this kernel has BTF");
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("ADDRESSES", &watched[..], true)
+            .override_global("PID_MAX", &pid_max, true)
+            .map_max_entries("STARTS", (pid_max + cpus) * 16)
+            .load(&object)
+            .expect("the witness loads");
+        for (program, tracepoint) in
+            [("witness_begin", "contention_begin"), ("witness_end", "contention_end")]
+        {
+            let program: &mut BtfTracePoint =
+                ebpf.program_mut(program).expect("it is there").try_into().expect("tp_btf");
+            program.load(tracepoint, &btf).expect("the verifier takes it");
+            program.attach().expect("it attaches");
+        }
+        Self(ebpf)
+    }
+
+    /// Waits and their total in ns, by lock in the order of the addresses.
+    pub fn totals(&self, locks: usize) -> Vec<(u64, u64)> {
+        let totals: Array<&MapData, [u64; 2]> =
+            self.0.map("TOTALS").expect("it is there").try_into().expect("an array");
+        (0..locks)
+            .map(|lock| {
+                let index = u32::try_from(lock).expect("few locks");
+                let [count, ns] = totals.get(&index, 0).expect("in range");
+                (count, ns)
+            })
+            .collect()
+    }
+}

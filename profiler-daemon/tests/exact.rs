@@ -1,0 +1,113 @@
+//! lockprof's figures against an independent counter on the same tracepoints.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Witness, storm};
+use lockprof::cli::settings::Settings;
+use lockprof::commands::session::Session;
+
+/// Waits that must be compared at least.
+const WAITS: u64 = 100_000;
+/// Storms that are run at most to get there.
+const ROUNDS: u32 = 12;
+
+#[test]
+fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
+    needs_bpf!("every_wait_is_counted_and_timed_as_by_an_independent_counter");
+    let session = Session::start(&Settings::default()).expect("lockprof attaches");
+    let locks = session.watch().locks.clone();
+    let addresses: Vec<_> = locks.iter().map(|lock| lock.address).collect();
+    let witness = Witness::attach(&addresses);
+    // A wait that one of the two saw begin and the other did not would spoil
+    // the comparison: everything before this moment is left out.
+    std::thread::sleep(Duration::from_millis(200));
+    let (mine_before, theirs_before) = (session.fresh_snapshot(), witness.totals(locks.len()));
+
+    let mut waits = 0;
+    for _ in 0..ROUNDS {
+        assert!(storm(5).status().expect("storm runs").success());
+        let window = session.fresh_snapshot().since(&mine_before);
+        waits = window.locks.iter().map(|row| row.waits.count).sum();
+        if waits >= WAITS {
+            break;
+        }
+    }
+    assert!(waits >= WAITS, "{ROUNDS} storms made only {waits} waits");
+
+    settle(&session);
+    let window = session.fresh_snapshot().since(&mine_before);
+    let theirs: Vec<_> = witness
+        .totals(locks.len())
+        .into_iter()
+        .zip(theirs_before)
+        .map(|(now, before)| (now.0 - before.0, now.1 - before.1))
+        .collect();
+
+    for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
+        let rows = || window.locks.iter().filter(|row| row.lock == lock.name);
+        let my_count: u64 = rows().map(|row| row.waits.count).sum();
+        let my_total: u64 = rows().map(|row| row.waits.sum_ns).sum();
+        println!("{}: {my_count} waits, {my_total} ns; witness {count}, {total_ns} ns", lock.name);
+        assert_eq!(my_count, count, "waits for {}", lock.name);
+        let difference = my_total.abs_diff(total_ns);
+        if lock.kind.sleeps() {
+            // 200 ns per wait more for locks whose waits are all short: the two
+            // programs read the clock at two moments.
+            assert!(
+                difference <= (total_ns / 1000).max(200 * count),
+                "{}: {my_total} ns against {total_ns} ns",
+                lock.name
+            );
+        } else {
+            assert!(
+                difference <= 200 * count,
+                "{}: {my_total} ns against {total_ns} ns in {count} waits",
+                lock.name
+            );
+        }
+    }
+    for row in &window.dropped {
+        assert_eq!(row.count, 0, "dropped: {}", row.reason);
+    }
+    for row in &window.locks {
+        let waits = &row.waits;
+        assert_eq!(waits.buckets.total(), waits.count, "{} {}", row.lock, row.mode);
+        assert!(waits.max_ns <= waits.sum_ns, "{} {}", row.lock, row.mode);
+        let [p50, p99] = waits.quantiles_ns([0.5, 0.99]);
+        assert!(p50 <= p99 && p99 <= waits.max_ns, "{} {}", row.lock, row.mode);
+    }
+    handoffs_fit(&window);
+}
+
+/// Every contended acquisition after the first hands the lock over once.
+fn handoffs_fit(window: &lockprof::snapshot::Snapshot) {
+    for lock in &window.inflight {
+        let name = &lock.lock;
+        let handoffs: u64 =
+            window.handoffs.iter().filter(|h| h.lock == *name).map(|h| h.count).sum();
+        let acquired: u64 = window
+            .locks
+            .iter()
+            .filter(|row| row.lock == *name)
+            .map(|row| row.waits.count - row.failed)
+            .sum();
+        assert!(
+            handoffs == acquired || handoffs + 1 == acquired,
+            "{name}: {handoffs} handoffs, {acquired} contended acquisitions"
+        );
+    }
+}
+
+/// Waits until nobody waits for a watched lock.
+fn settle(session: &Session) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if session.fresh_snapshot().inflight.iter().all(|row| row.waiters == 0) {
+            std::thread::sleep(Duration::from_millis(100));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
