@@ -78,7 +78,8 @@ pub fn run(settings: &Settings, json: bool) -> anyhow::Result<bool> {
     let show_addresses = !json && out.is_terminal() && rustix::process::geteuid().is_root();
     let report = examine(settings, show_addresses)?;
     let text = if json {
-        let mut text = serde_json::to_string_pretty(&report).context("failed to write the report")?;
+        let mut text =
+            serde_json::to_string_pretty(&report).context("failed to write the report")?;
         text.push('\n');
         text
     } else {
@@ -154,8 +155,7 @@ fn render(report: &Report) -> String {
     for lock in &report.locks {
         let _ = match (&lock.symbol, &lock.unresolved) {
             (Some(symbol), _) => {
-                let address =
-                    lock.address.as_ref().map(|a| format!(" at {a}")).unwrap_or_default();
+                let address = lock.address.as_ref().map(|a| format!(" at {a}")).unwrap_or_default();
                 writeln!(
                     out,
                     "{:<18} {:<9} {:<11} {symbol}{address}",
@@ -182,8 +182,11 @@ fn render(report: &Report) -> String {
         for hook in &report.hooks {
             let refused: Vec<_> =
                 hook.refused.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect();
-            let why =
-                if refused.is_empty() { String::new() } else { format!("  ({})", refused.join("; ")) };
+            let why = if refused.is_empty() {
+                String::new()
+            } else {
+                format!("  ({})", refused.join("; "))
+            };
             let _ = writeln!(out, "{:<18} {}{why}", hook.hook, hook.backend);
         }
     }

@@ -10,7 +10,8 @@ use crate::hooks::programs::NamespaceOffsets;
 use crate::hooks::{LoadError, Programs, Sizes, WatchList, object};
 use crate::kernel::btf::Btf;
 use crate::kernel::topology::{Topology, kernel_release};
-use crate::locks::resolve::{self, Choices, Resolution};
+use crate::locks::choices::{ChoiceError, Choices};
+use crate::locks::resolve::{self, Resolution, Sources};
 use crate::reader::{Reader, Subject};
 use crate::snapshot::{self, Host, NumaNode, Snapshot};
 
@@ -100,6 +101,11 @@ pub struct Facts {
     namespace: Option<NamespaceOffsets>,
 }
 
+/// Whether an error is the user's: exit code 2.
+pub fn user_erred(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ChoiceError>())
+}
+
 /// Looks at the kernel; attaches nothing.
 ///
 /// # Errors
@@ -108,15 +114,10 @@ pub struct Facts {
 /// cannot be read.
 pub fn gather(settings: &Settings) -> anyhow::Result<Facts> {
     let topology = Topology::read(Path::new("/sys"))?;
-    let btf = Btf::read();
-    let namespace = btf.as_ref().ok().and_then(namespace_offsets);
-    if namespace.is_none() {
-        tracing::warn!(
-            "without BTF, setns(fd, 0) into a mount namespace is not counted, and calls that name CLONE_NEWNS are"
-        );
-    }
     let choices = choices(settings);
-    let resolutions = resolve::resolve_running_kernel(&choices, btf.as_ref(), object::bytes())?;
+    let sources = Sources::of_running_kernel(&choices, object::bytes());
+    let resolutions = resolve::resolve(&choices, &sources)?;
+    let namespace = sources.btf.as_ref().ok().and_then(namespace_offsets);
     Ok(Facts { topology, kernel: kernel_release(), resolutions, namespace })
 }
 
@@ -129,7 +130,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
     let locks: Vec<_> =
         facts.resolutions.iter().filter_map(|r| r.outcome.as_ref().ok().cloned()).collect();
     if locks.is_empty() {
-        return Err(NothingToWatch.into());
+        let why = facts.resolutions.iter().find_map(|r| r.outcome.as_ref().err());
+        return Err(NothingToWatch(why.map(ToString::to_string).unwrap_or_default()).into());
     }
     // Present on kernels with PREEMPT_RT, where spinlocks sleep.
     let realtime = std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|s| s.trim() == "1");
@@ -195,16 +197,15 @@ fn give_back_memory() {
 
 /// No lock of the watch list has a known address.
 #[derive(Debug, thiserror::Error)]
-#[error("no lock to watch: none of the wanted locks was found in this kernel; `lockprof doctor` says what was tried")]
-pub struct NothingToWatch;
+#[error(
+    "none of the wanted locks was found in this kernel ({0}); `lockprof doctor` says what was tried for each"
+)]
+pub struct NothingToWatch(String);
 
 /// Whether an error is the kernel's or the privileges' doing: exit code 3.
 pub fn environment_refuses(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<NothingToWatch>()
             || cause.downcast_ref::<LoadError>().is_some_and(LoadError::is_environment)
-            || cause
-                .downcast_ref::<resolve::ResolveError>()
-                .is_some_and(resolve::ResolveError::is_environment)
     })
 }

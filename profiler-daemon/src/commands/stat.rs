@@ -73,9 +73,8 @@ async fn wait(request: &Request) -> anyhow::Result<u8> {
         let stderr = std::io::stderr().as_fd().try_clone_to_owned();
         command.stdout(stderr.context("failed to redirect the command's output")?);
     }
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("failed to run {}", program.display()))?;
+    let mut child =
+        command.spawn().with_context(|| format!("failed to run {}", program.display()))?;
     loop {
         tokio::select! {
             status = child.wait() => {

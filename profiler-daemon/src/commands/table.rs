@@ -117,12 +117,8 @@ fn caveats(out: &mut String, snapshot: &Snapshot) {
     if !lost.is_empty() {
         let _ = writeln!(out, "\nnot booked: {} (docs/metrics.md explains each)", lost.join(", "));
     }
-    let unresolved: Vec<_> = snapshot
-        .resolved
-        .iter()
-        .filter(|r| r.method.is_none())
-        .map(|r| r.lock.as_str())
-        .collect();
+    let unresolved: Vec<_> =
+        snapshot.resolved.iter().filter(|r| r.method.is_none()).map(|r| r.lock.as_str()).collect();
     if !unresolved.is_empty() {
         let _ = writeln!(
             out,
@@ -130,15 +126,10 @@ fn caveats(out: &mut String, snapshot: &Snapshot) {
             unresolved.join(", ")
         );
     }
-    let unhooked: Vec<_> = snapshot
-        .hooks
-        .iter()
-        .filter(|h| h.backend == "none")
-        .map(|h| h.hook.as_str())
-        .collect();
+    let unhooked: Vec<_> =
+        snapshot.hooks.iter().filter(|h| h.backend == "none").map(|h| h.hook.as_str()).collect();
     if !unhooked.is_empty() {
-        let _ =
-            writeln!(out, "\nnot hooked: {} (`lockprof doctor` says why)", unhooked.join(", "));
+        let _ = writeln!(out, "\nnot hooked: {} (`lockprof doctor` says why)", unhooked.join(", "));
     }
 }
 
@@ -195,9 +186,10 @@ mod tests {
 
     #[test]
     fn durations_keep_three_digits() {
-        let shown: Vec<_> = [0, 999, 1_000, 9_994, 12_345, 123_456, 1_500_000, 2_000_000_000, 3_600_000_000_000]
-            .map(duration)
-            .into();
+        let shown: Vec<_> =
+            [0, 999, 1_000, 9_994, 12_345, 123_456, 1_500_000, 2_000_000_000, 3_600_000_000_000]
+                .map(duration)
+                .into();
         assert_eq!(
             shown,
             ["0ns", "999ns", "1.00us", "9.99us", "12.3us", "123us", "1.50ms", "2.00s", "3600s"]

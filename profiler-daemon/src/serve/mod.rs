@@ -1,1 +1,53 @@
-//! TBD
+//! Serving a snapshot over HTTP.
+//!
+//! In: a [`SnapshotSource`], which hands out the latest [`Snapshot`] without
+//! asking the kernel anything. Out: `/metrics` in three formats, `/healthz`,
+//! `/readyz` and `/api/v1/snapshot`.
+//!
+//! [`metrics`] declares each metric once, as data; `exposition` writes them
+//! through `prometheus-client`, and the reference page `docs/metrics.md` is
+//! generated from the same declarations. No output of this room holds a kernel
+//! address, because the snapshot holds none.
+
+mod buckets;
+mod exposition;
+mod http;
+mod listen;
+pub mod metrics;
+mod negotiate;
+mod process;
+
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod reference;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use self::exposition::{Format, RenderError, render};
+pub use self::http::{STALE_AFTER, router};
+pub use self::listen::{BindError, MAX_CONNECTIONS, bind, serve};
+pub use self::process::Process;
+use crate::snapshot::Snapshot;
+
+/// Where scrapes get their figures. Both calls must return at once: they run
+/// on the threads that serve HTTP.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// Totals since the programs were attached.
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// How the reader fares.
+    fn health(&self) -> Health;
+}
+
+/// How the reader fares, for `/healthz` and `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// When measuring began: all counters were zero then. The same in every
+    /// answer, or each scrape would look like a counter reset.
+    pub since: SystemTime,
+    /// Time since the reader last finished a round.
+    pub since_tick: Duration,
+    /// Whether lock waits are measured: both ends of a wait are hooked.
+    pub attached: bool,
+}

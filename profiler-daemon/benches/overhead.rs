@@ -1,0 +1,167 @@
+//! What lockprof costs: kernel time per event, storm throughput, the daemon's
+//! own CPU and memory, and the service time of `/metrics`.
+//!
+//! `cargo xtask bench` runs it and writes `docs/benchmarks.md`. Everything is a
+//! ratio within one run, the sides taken in turn (A B A B), medians quoted.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use support::{daemon, events, host, median, storm};
+
+/// Rounds of each comparison.
+const ROUNDS: usize = 7;
+
+fn main() {
+    // `cargo bench` passes its own arguments, `cargo test` none: only a real
+    // bench run measures.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let mut page = String::from(
+        "# Benchmarks\n\n\
+         Written by `cargo xtask bench`. Absolute times are this machine's alone; the ratios are \
+         what to compare. Both sides of a ratio were taken in turn in one run, and medians are \
+         quoted with the range in brackets.\n\n",
+    );
+    let _ = writeln!(page, "Machine: {}.\n", host());
+    for section in [kernel_time, throughput, daemon_cost] {
+        let text = section();
+        println!("{text}");
+        page.push_str(&text);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+    std::fs::write(path, page).expect("docs/benchmarks.md can be written");
+    println!("written to docs/benchmarks.md");
+}
+
+/// A figure with its range over the rounds.
+fn ranged(values: &[f64], digits: usize) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.digits$} [{low:.digits$} to {high:.digits$}]", median(values))
+}
+
+/// The verdict on a goal.
+fn verdict(value: f64, at_most: f64) -> String {
+    if value <= at_most {
+        "met".to_owned()
+    } else {
+        format!("missed by {:.0} %", (value / at_most - 1.0) * 100.0)
+    }
+}
+
+fn kernel_time() -> String {
+    let load = storm::Background::start();
+    let mut unwatched = Vec::new();
+    let mut sleeping = Vec::new();
+    let mut spinning = Vec::new();
+    let mut empty_ns = Vec::new();
+    for _ in 0..ROUNDS {
+        // A lock that a mount storm leaves alone: everything else is unwatched.
+        let quiet = events::measure(&["rename_lock"], Duration::from_secs(3));
+        unwatched.push(quiet.mine_per_event() / quiet.empty_per_event());
+        empty_ns.push(quiet.empty_per_event());
+        let of_sleeping = events::measure(&["namespace_sem"], Duration::from_secs(3));
+        sleeping.extend(of_sleeping.watched_pair_ratio(&quiet));
+        let of_spinning = events::measure(
+            &["mount_lock", "mnt_id_lock", "tasklist_lock"],
+            Duration::from_secs(3),
+        );
+        spinning.extend(of_spinning.watched_pair_ratio(&quiet));
+    }
+    drop(load);
+    let mut text = String::from(
+        "## Kernel time per event\n\n\
+         From `bpf_stats`, under a storm, with empty `tp_btf` programs on the same tracepoints in \
+         the same run. `bpf_stats` itself reads the clock twice per event, which is part of all \
+         figures.\n\n| event | times an empty one | goal | |\n| --- | --- | --- | --- |\n",
+    );
+    let rows = [
+        ("unwatched lock, one event", &unwatched, 1.2),
+        ("watched sleeping lock (`namespace_sem`), begin and end", &sleeping, 2.5),
+        ("watched spinning locks, begin and end", &spinning, 2.5),
+    ];
+    for (name, values, goal) in rows {
+        let _ = writeln!(
+            text,
+            "| {name} | {} | <= {goal} | {} |",
+            ranged(values, 2),
+            verdict(median(values), goal)
+        );
+    }
+    let _ = writeln!(text, "\nAn empty program took {} ns per event.\n", ranged(&empty_ns, 0));
+    text
+}
+
+fn throughput() -> String {
+    let mut without = Vec::new();
+    let mut with = Vec::new();
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let bare = storm::starts_per_second(Duration::from_secs(4));
+        let daemon = daemon::Daemon::start(&[]);
+        let watched = storm::starts_per_second(Duration::from_secs(4));
+        drop(daemon);
+        without.push(bare);
+        with.push(watched);
+        ratios.push(watched / bare);
+    }
+    let ratio = median(&with) / median(&without);
+    format!(
+        "## Storm throughput\n\n\
+         `lockprof storm --workers 8`, container starts per second, without and with the daemon.\n\n\
+         | without | with | ratio of medians | round by round | goal | |\n\
+         | --- | --- | --- | --- | --- | --- |\n| {} | {} | {ratio:.3} | {} | >= 0.99 | {} |\n\n",
+        ranged(&without, 0),
+        ranged(&with, 0),
+        ranged(&ratios, 3),
+        if ratio >= 0.99 {
+            "met".to_owned()
+        } else {
+            format!("missed by {:.1} %", (0.99 - ratio) * 100.0)
+        }
+    )
+}
+
+fn daemon_cost() -> String {
+    let mut text = String::from(
+        "## The daemon\n\n\
+         Scraped once a second for 20 s under a storm; memory is what is resident beside the \
+         mapped kernel arrays. \"512 CPUs\" has the arrays sized for 512 CPUs and 8 nodes.\n\n\
+         | sizes | CPU, % of a core | goal | | memory, MiB | goal | | `/metrics`, ms | goal | | \
+         arrays, KiB per CPU |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (name, cpus, arguments) in [
+        ("this machine", None, &[][..]),
+        ("512 CPUs, 8 nodes", Some(512), &["--assume-cpus", "512", "--assume-nodes", "8"][..]),
+    ] {
+        let daemon = daemon::Daemon::start(arguments);
+        let load = storm::Background::start();
+        let cpu = daemon.cpu_percent_while_scraped(20);
+        drop(load);
+        let memory = daemon.resident_mib();
+        let service = daemon.service_time_ms(500);
+        let arrays = daemon.arrays_kib() / f64::from(cpus.unwrap_or_else(support::cpus));
+        let _ = writeln!(
+            text,
+            "| {name} | {cpu:.2} | <= 0.3 | {} | {memory:.1} | <= 20 | {} | {service:.2} | <= 1 | {} | {arrays:.1} |",
+            verdict(cpu, 0.3),
+            verdict(memory, 20.0),
+            verdict(service, 1.0),
+        );
+    }
+    text.push_str(
+        "\nThe arrays' size is a formula (`profiler_common::layout::Layout::arrays`). In bytes, with \
+         S series (a lock has one, or two when readers and writers are told apart), L locks and N \
+         possible nodes:\n\n\
+         - per possible CPU: 2240 S + 31552 (mount calls) + 192 + 8 L N and 8 * 17 L, both rounded \
+         up to 64;\n\
+         - in flight: 16 for each of max(512, 128 per CPU) sleeping waits and half as many mount \
+         calls, each rounded up to a power of two;\n\
+         - once: 64 L + 2048.\n",
+    );
+    text
+}

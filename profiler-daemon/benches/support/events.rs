@@ -1,0 +1,162 @@
+//! Kernel time per event, as the kernel accounts it for each program.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
+
+use aya::programs::BtfTracePoint;
+use aya::{Btf, Ebpf, EbpfLoader};
+use lockprof::cli::settings::Settings;
+use lockprof::commands::session::Session;
+use lockprof::locks::catalogue;
+
+/// Runs and nanoseconds of a program.
+#[derive(Clone, Copy, Default)]
+struct Runs {
+    count: f64,
+    ns: f64,
+}
+
+impl Runs {
+    fn per_event(self) -> f64 {
+        self.ns / self.count
+    }
+}
+
+/// What the programs took over a while.
+pub struct Measured {
+    begin: Runs,
+    end: Runs,
+    empty_begin: Runs,
+    empty_end: Runs,
+    waits: f64,
+}
+
+impl Measured {
+    /// Nanoseconds per event of lockprof's programs, begin and end alike.
+    pub fn mine_per_event(&self) -> f64 {
+        f64::midpoint(self.begin.per_event(), self.end.per_event())
+    }
+
+    /// Nanoseconds per event of the empty programs.
+    pub fn empty_per_event(&self) -> f64 {
+        f64::midpoint(self.empty_begin.per_event(), self.empty_end.per_event())
+    }
+
+    /// Time of a watched begin and end together, in empty pairs. The time of
+    /// unwatched events is taken out at the rate of `unwatched`. `None` with too
+    /// few waits to tell.
+    ///
+    /// For locks that begin once per wait (not mutexes), so that there are as
+    /// many watched begins as waits.
+    pub fn watched_pair_ratio(&self, unwatched: &Self) -> Option<f64> {
+        if self.waits < 500.0 {
+            return None;
+        }
+        let watched = |runs: Runs, rate: f64| (runs.ns - (runs.count - self.waits) * rate) / self.waits;
+        // The other side of the drift between the two measurements: the empty
+        // programs ran in both.
+        let drift = self.empty_per_event() / unwatched.empty_per_event();
+        let pair = watched(self.begin, unwatched.begin.per_event() * drift)
+            + watched(self.end, unwatched.end.per_event() * drift);
+        Some(pair / (2.0 * self.empty_per_event()))
+    }
+}
+
+/// Watches only `locks` for `duration`, beside empty programs.
+pub fn measure(locks: &[&str], duration: Duration) -> Measured {
+    let _stats = enable_stats();
+    let mut settings = Settings::default();
+    settings.locks.enable = locks
+        .iter()
+        .filter(|lock| catalogue::ENTRIES.iter().any(|e| e.name == **lock && !e.on_by_default))
+        .map(|lock| (*lock).to_owned())
+        .collect();
+    settings.locks.disable = catalogue::ENTRIES
+        .iter()
+        .filter(|entry| entry.on_by_default && !locks.contains(&entry.name))
+        .map(|entry| entry.name.to_owned())
+        .collect();
+    let session = Session::start(&settings).expect("lockprof attaches");
+    let empty = attach_empty();
+    let fds: HashMap<String, RawFd> = session.programs().program_fds().into_iter().collect();
+    let read = || {
+        let of = |name: &str| runs(fds[name]);
+        let of_empty = |name: &str| {
+            let program = empty.program(name).expect("it is there");
+            let program: &BtfTracePoint = program.try_into().expect("tp_btf");
+            runs(program.fd().expect("loaded").as_fd().as_raw_fd())
+        };
+        let waits: u64 = session.fresh_snapshot().locks.iter().map(|row| row.waits.count).sum();
+        (
+            [
+                of("contention_begin_btf"),
+                of("contention_end_btf"),
+                of_empty("empty_begin"),
+                of_empty("empty_end"),
+            ],
+            waits,
+        )
+    };
+    let (before, waits_before) = read();
+    std::thread::sleep(duration);
+    let (after, waits_after) = read();
+    let difference = |i: usize| Runs {
+        count: after[i].count - before[i].count,
+        ns: after[i].ns - before[i].ns,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a count of waits in seconds")]
+    let waits = (waits_after - waits_before) as f64;
+    Measured {
+        begin: difference(0),
+        end: difference(1),
+        empty_begin: difference(2),
+        empty_end: difference(3),
+        waits,
+    }
+}
+
+fn attach_empty() -> Ebpf {
+    let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
+    let btf = Btf::from_sys_fs().expect("this kernel has BTF");
+    let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(&object).expect("it loads");
+    for (name, tracepoint) in
+        [("empty_begin", "contention_begin"), ("empty_end", "contention_end")]
+    {
+        let program: &mut BtfTracePoint =
+            ebpf.program_mut(name).expect("it is there").try_into().expect("tp_btf");
+        program.load(tracepoint, &btf).expect("the verifier takes it");
+        program.attach().expect("it attaches");
+    }
+    ebpf
+}
+
+/// `run_cnt` and `run_time_ns` from the program's fdinfo.
+fn runs(fd: RawFd) -> Runs {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("our own fd");
+    let field = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 5.1 or later");
+        line.trim().parse().expect("a number")
+    };
+    Runs { count: field("run_cnt:"), ns: field("run_time_ns:") }
+}
+
+/// Has the kernel account the run time of programs as long as this is open.
+fn enable_stats() -> OwnedFd {
+    const BPF_ENABLE_STATS: libc::c_int = 32;
+    // `union bpf_attr`, of which only the first word (BPF_STATS_RUN_TIME) counts.
+    let attribute = [0u32; 16];
+    // SAFETY: the attribute outlives the call and has the size that is given.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_ENABLE_STATS,
+            attribute.as_ptr(),
+            size_of_val(&attribute),
+        )
+    };
+    let fd = RawFd::try_from(fd).expect("a descriptor");
+    assert!(fd >= 0, "BPF_ENABLE_STATS failed: {}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor that the kernel just gave us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

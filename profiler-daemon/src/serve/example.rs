@@ -1,0 +1,185 @@
+//! A fixed snapshot for the tests of this room and for the samples on the
+//! reference page. The figures are made up; what they must fit is checked by
+//! the tests that use them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use profiler_common::layout::DROP_NAMES;
+
+use super::exposition::{self, Figures, Format};
+use super::metrics::Scrape;
+use super::process::Process;
+use super::{Health, SnapshotSource};
+use crate::locks::{Method, Mode};
+use crate::snapshot::{
+    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockWaits, NumaNode, Resolution, SCHEMA,
+    Snapshot, SyscallCalls, SyscallErrors, Times,
+};
+
+/// When the counters of the example were zero.
+pub(super) fn since() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_750_000_000)
+}
+
+const PROCESS: Process = Process {
+    cpu_seconds: Some(1.25),
+    resident_bytes: Some(9 << 20),
+    virtual_bytes: Some(140 << 20),
+    open_fds: Some(41),
+    max_fds: Some(1024),
+    start_seconds: Some(1_749_999_999.5),
+};
+
+fn times(values_ns: &[u64]) -> Times {
+    Times {
+        count: values_ns.len() as u64,
+        sum_ns: values_ns.iter().sum(),
+        max_ns: values_ns.iter().copied().max().unwrap_or(0),
+        buckets: Histogram::from_values_ns(values_ns.iter().copied()),
+    }
+}
+
+fn waits(lock: &str, mode: Mode, numa_node: u32, values_ns: &[u64]) -> LockWaits {
+    LockWaits {
+        lock: lock.into(),
+        mode,
+        numa_node,
+        waits: times(values_ns),
+        migrated: 0,
+        failed: 0,
+    }
+}
+
+/// Two nodes, three locks, of which one was not found.
+pub(super) fn snapshot() -> Snapshot {
+    let mut read = waits("namespace_sem", Mode::Read, 0, &[700, 18_000, 2_500_000, 31_000_000]);
+    read.migrated = 1;
+    read.failed = 1;
+    let resolved = |lock: &str, symbol: &str, method| Resolution {
+        lock: lock.into(),
+        symbol: symbol.into(),
+        method,
+    };
+    let hook = |hook: &str, backend: &str| Hook { hook: hook.into(), backend: backend.into() };
+    Snapshot {
+        schema: SCHEMA,
+        duration_ns: 10_000_000_000,
+        host: Host {
+            kernel: "6.18.0".into(),
+            cpus: 4,
+            numa_nodes: vec![
+                NumaNode { id: 0, cpus: vec![0, 1] },
+                NumaNode { id: 1, cpus: vec![2, 3] },
+            ],
+        },
+        locks: vec![
+            read,
+            waits("namespace_sem", Mode::Read, 1, &[]),
+            waits("namespace_sem", Mode::Write, 0, &[40_000, 900_000]),
+            waits("namespace_sem", Mode::Write, 1, &[5_000_000]),
+            waits("mount_lock", Mode::Spin, 0, &[180, 420, 1_900]),
+            waits("mount_lock", Mode::Spin, 1, &[]),
+        ],
+        inflight: vec![
+            InFlight { lock: "namespace_sem".into(), waiters: 3, oldest_ns: 5_000_000 },
+            InFlight { lock: "mount_lock".into(), waiters: 0, oldest_ns: 0 },
+        ],
+        handoffs: vec![Handoff {
+            lock: "namespace_sem".into(),
+            from_node: 0,
+            to_node: 1,
+            count: 7,
+        }],
+        syscalls: vec![
+            SyscallCalls {
+                syscall: "mount".into(),
+                numa_node: 0,
+                calls: times(&[90_000, 1_300_000]),
+                errors: 1,
+                lock_wait_ns: BTreeMap::from([("namespace_sem".into(), 940_000)]),
+            },
+            SyscallCalls {
+                syscall: "mount".into(),
+                numa_node: 1,
+                calls: times(&[6_000_000]),
+                errors: 0,
+                lock_wait_ns: BTreeMap::from([
+                    ("namespace_sem".into(), 5_000_000),
+                    ("mount_lock".into(), 2_500),
+                ]),
+            },
+        ],
+        syscall_errors: vec![SyscallErrors {
+            syscall: "mount".into(),
+            errno: "EBUSY".into(),
+            count: 1,
+        }],
+        dropped: DROP_NAMES
+            .iter()
+            .map(|reason| Dropped {
+                reason: (*reason).into(),
+                count: u64::from(*reason == "unmatched_end"),
+            })
+            .collect(),
+        resolved: vec![
+            resolved("namespace_sem", "namespace_sem", Some(Method::Text)),
+            resolved("mount_lock", "mount_lock.lock", Some(Method::Kallsyms)),
+            resolved("sb_lock", "", None),
+        ],
+        hooks: vec![
+            hook("contention_begin", "tp_btf"),
+            hook("contention_end", "tp_btf"),
+            hook("sys_mount", "tracepoint"),
+            hook("sys_open_tree_attr", "none"),
+        ],
+    }
+}
+
+/// The example as a scrape.
+pub(super) fn scrape(snapshot: &Snapshot) -> Scrape<'_> {
+    Scrape { snapshot, since: since(), process: PROCESS, version: "0.1.0", arch: "x86_64" }
+}
+
+/// `snapshot` as the body of `/metrics`.
+pub(super) fn body(snapshot: Snapshot, format: Format) -> Vec<u8> {
+    exposition::encode(Figures {
+        snapshot: Arc::new(snapshot),
+        since: since(),
+        process: PROCESS,
+        version: "0.1.0",
+        arch: "x86_64",
+        format,
+    })
+    .unwrap()
+}
+
+/// As [`body`], for the two formats that are text.
+pub(super) fn text(snapshot: Snapshot, format: Format) -> String {
+    String::from_utf8(body(snapshot, format)).unwrap()
+}
+
+/// A source that stands still, for the tests of the endpoints.
+pub(super) struct Still {
+    pub(super) snapshot: Snapshot,
+    pub(super) health: Health,
+}
+
+impl Still {
+    /// The example, measured without trouble.
+    pub(super) fn healthy() -> Self {
+        let health = Health { since: since(), since_tick: Duration::from_secs(1), attached: true };
+        Self { snapshot: snapshot(), health }
+    }
+}
+
+impl SnapshotSource for Still {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::new(self.snapshot.clone())
+    }
+
+    fn health(&self) -> Health {
+        self.health
+    }
+}
