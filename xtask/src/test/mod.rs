@@ -115,7 +115,7 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
     step("format", "fmt", Kind::Check, format);
 
     let mut clippy = shell::cargo();
-    clippy.arg("clippy").args(HOST).args(["--all-targets", "--", "-Dwarnings"]);
+    clippy.arg("clippy").args(HOST).args(["--keep-going", "--all-targets", "--", "-Dwarnings"]);
     step("clippy", "clippy", Kind::Check, clippy);
 
     let can_lint = toolchain.compiler.has_clippy();
