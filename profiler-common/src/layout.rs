@@ -75,8 +75,7 @@ pub const SYSCALL_BUCKETS: usize = histogram::BUCKETS - SYSCALL_FLOOR;
 /// Bucket of a system call that took `value_ns`; below [`SYSCALL_BUCKETS`].
 #[inline(always)]
 pub const fn syscall_bucket_index(value_ns: u64) -> usize {
-    let index = histogram::bucket_index(value_ns);
-    if index < SYSCALL_FLOOR { 0 } else { index - SYSCALL_FLOOR }
+    histogram::bucket_index(value_ns).saturating_sub(SYSCALL_FLOOR)
 }
 
 /// Counters and histogram of one mount system call on one CPU; `started` and

@@ -33,10 +33,8 @@ fn no_room_uses_one_below_it() {
 fn the_list_of_rooms_is_the_librarys() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))
         .expect("sources can be read");
-    let listed: Vec<_> = lib
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-        .collect();
+    let listed: Vec<_> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     assert_eq!(listed, ROOMS);
 }
 
@@ -49,7 +47,8 @@ fn rooms_used(line: &str) -> Vec<&'static str> {
         .filter_map(|(at, found)| {
             let rest = &line[at + found.len()..];
             ROOMS.into_iter().find(|room| {
-                rest.strip_prefix(room).is_some_and(|after| after.starts_with("::") || after.starts_with(';'))
+                rest.strip_prefix(room)
+                    .is_some_and(|after| after.starts_with("::") || after.starts_with(';'))
             })
         })
         .collect()

@@ -1,9 +1,10 @@
 //! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
-//! `demo`.
+//! `demo`, `bench`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
 #![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
 
+mod bench;
 mod build;
 mod demo;
 mod setup;
@@ -26,6 +27,8 @@ enum Verb {
     Test,
     /// Set up, build, load this machine's mount path, and show what lockprof saw
     Demo,
+    /// Measure what lockprof costs, and write docs/benchmarks.md
+    Bench,
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Build => build::run(),
         Verb::Test => test::run(),
         Verb::Demo => demo::run(),
+        Verb::Bench => bench::run(),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {

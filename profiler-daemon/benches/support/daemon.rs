@@ -48,7 +48,8 @@ impl Daemon {
     /// From the scheduler's own account, in ns: clock ticks are too coarse.
     fn cpu_seconds(&self) -> f64 {
         let mut ns = 0.0;
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("our child");
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("our child");
         for task in tasks {
             let path = task.expect("listed").path().join("schedstat");
             let text = std::fs::read_to_string(path).expect("schedstats are built in");

@@ -53,7 +53,8 @@ impl Measured {
         if self.waits < 500.0 {
             return None;
         }
-        let watched = |runs: Runs, rate: f64| (runs.ns - (runs.count - self.waits) * rate) / self.waits;
+        let watched =
+            |runs: Runs, rate: f64| (runs.ns - (runs.count - self.waits) * rate) / self.waits;
         // The other side of the drift between the two measurements: the empty
         // programs ran in both.
         let drift = self.empty_per_event() / unwatched.empty_per_event();
@@ -101,10 +102,8 @@ pub fn measure(locks: &[&str], duration: Duration) -> Measured {
     let (before, waits_before) = read();
     std::thread::sleep(duration);
     let (after, waits_after) = read();
-    let difference = |i: usize| Runs {
-        count: after[i].count - before[i].count,
-        ns: after[i].ns - before[i].ns,
-    };
+    let difference =
+        |i: usize| Runs { count: after[i].count - before[i].count, ns: after[i].ns - before[i].ns };
     #[expect(clippy::cast_precision_loss, reason = "a count of waits in seconds")]
     let waits = (waits_after - waits_before) as f64;
     Measured {
@@ -120,8 +119,7 @@ fn attach_empty() -> Ebpf {
     let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
     let btf = Btf::from_sys_fs().expect("this kernel has BTF");
     let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(&object).expect("it loads");
-    for (name, tracepoint) in
-        [("empty_begin", "contention_begin"), ("empty_end", "contention_end")]
+    for (name, tracepoint) in [("empty_begin", "contention_begin"), ("empty_end", "contention_end")]
     {
         let program: &mut BtfTracePoint =
             ebpf.program_mut(name).expect("it is there").try_into().expect("tp_btf");
@@ -135,7 +133,8 @@ fn attach_empty() -> Ebpf {
 fn runs(fd: RawFd) -> Runs {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("our own fd");
     let field = |name: &str| -> f64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 5.1 or later");
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 5.1 or later");
         line.trim().parse().expect("a number")
     };
     Runs { count: field("run_cnt:"), ns: field("run_time_ns:") }
@@ -148,12 +147,7 @@ fn enable_stats() -> OwnedFd {
     let attribute = [0u32; 16];
     // SAFETY: the attribute outlives the call and has the size that is given.
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_ENABLE_STATS,
-            attribute.as_ptr(),
-            size_of_val(&attribute),
-        )
+        libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, attribute.as_ptr(), size_of_val(&attribute))
     };
     let fd = RawFd::try_from(fd).expect("a descriptor");
     assert!(fd >= 0, "BPF_ENABLE_STATS failed: {}", std::io::Error::last_os_error());

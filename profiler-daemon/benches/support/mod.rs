@@ -35,5 +35,9 @@ pub fn host() -> String {
         .and_then(|rest| rest.split_once(':'))
         .map_or("unknown CPU", |(_, model)| model.trim());
     let virtual_machine = if cpuinfo.contains(" hypervisor") { ", virtual" } else { "" };
-    format!("{} x {model}{virtual_machine}, Linux {}", cpus(), lockprof::kernel::topology::kernel_release())
+    format!(
+        "{} x {model}{virtual_machine}, Linux {}",
+        cpus(),
+        lockprof::kernel::topology::kernel_release()
+    )
 }

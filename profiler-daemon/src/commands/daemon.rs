@@ -1,29 +1,46 @@
 //! `lockprof daemon`: attach, serve, and stop without a trace.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
 use crate::cli::settings::Settings;
-use crate::serve::http::{self, Health, SnapshotSource};
+use crate::serve::{self, Health, SnapshotSource};
 use crate::snapshot::Snapshot;
 
+/// How often the arrays are read when nobody scrapes: shows that reading works,
+/// and frees slots of tasks that are gone.
+const TICK: Duration = Duration::from_secs(5);
+
 /// The session that is served; a reload may replace it.
-struct Current(RwLock<Arc<Session>>);
+struct Current {
+    session: RwLock<Arc<Session>>,
+    last_tick: Mutex<Instant>,
+}
 
 impl Current {
+    fn new(session: Session) -> Self {
+        Self { session: RwLock::new(Arc::new(session)), last_tick: Mutex::new(Instant::now()) }
+    }
+
     fn get(&self) -> Arc<Session> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn replace(&self, session: Session) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(session);
+        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(session);
+    }
+
+    fn tick(&self) {
+        self.get().snapshot();
+        *self.last_tick.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
@@ -33,7 +50,13 @@ impl SnapshotSource for Current {
     }
 
     fn health(&self) -> Health {
-        Health { alive: true, ready: true, detail: String::new() }
+        let last_tick = *self.last_tick.lock().unwrap_or_else(PoisonError::into_inner);
+        Health {
+            since: self.get().since(),
+            since_tick: last_tick.elapsed(),
+            // A session without both ends of a wait does not start.
+            attached: true,
+        }
     }
 }
 
@@ -43,18 +66,15 @@ impl SnapshotSource for Current {
 /// # Errors
 ///
 /// Settings, kernel, privileges or the address to listen on.
-pub fn run(
-    settings: Settings,
-    load: impl Fn() -> anyhow::Result<Settings>,
-) -> anyhow::Result<()> {
+pub fn run(settings: Settings, load: impl Fn() -> anyhow::Result<Settings>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    runtime.block_on(serve(settings, load))
+    runtime.block_on(until_stopped(settings, load))
 }
 
-async fn serve(
+async fn until_stopped(
     mut settings: Settings,
     load: impl Fn() -> anyhow::Result<Settings>,
 ) -> anyhow::Result<()> {
@@ -63,13 +83,13 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).context("failed to await SIGTERM")?;
 
     // The port first: when it is taken, nothing has been attached yet.
-    let listener = http::bind(settings.listen).await?;
+    let listener = serve::bind(settings.listen).await?;
     let session = Session::start(&settings)?;
     announce(&session, settings.listen);
-    let current = Arc::new(Current(RwLock::new(Arc::new(session))));
+    let current = Arc::new(Current::new(session));
     let mut server = Server::start(listener, current.clone());
-    notify(&[sd_notify::NotifyState::Ready]);
-    let watchdog = tokio::spawn(pet_watchdog(current.clone()));
+    notify(&[NotifyState::Ready]);
+    let ticking = tokio::spawn(tick(current.clone()));
 
     let ended = loop {
         tokio::select! {
@@ -77,24 +97,22 @@ async fn serve(
             _ = terminate.recv() => break Ok(()),
             failed = server.failed() => break Err(failed),
             _ = hangup.recv() => {
-                notify(&[
-                    sd_notify::NotifyState::Reloading,
-                    sd_notify::NotifyState::monotonic_usec_now()
-                        .unwrap_or(sd_notify::NotifyState::Status("reloading")),
-                ]);
+                let mut states = vec![NotifyState::Reloading];
+                states.extend(NotifyState::monotonic_usec_now().ok());
+                notify(&states);
                 match reload(&settings, &load, &current, &mut server).await {
                     Ok(new) => settings = new,
                     Err(error) => {
                         tracing::error!("kept the running configuration: {error:#}");
                     }
                 }
-                notify(&[sd_notify::NotifyState::Ready]);
+                notify(&[NotifyState::Ready]);
             }
         }
     };
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
-    watchdog.abort();
+    ticking.abort();
     server.stop().await;
     // The last owner of the session is here, so the programs detach now.
     drop(current);
@@ -113,7 +131,7 @@ async fn reload(
     let listener = if settings.listen == running.listen {
         None
     } else {
-        Some(http::bind(settings.listen).await?)
+        Some(serve::bind(settings.listen).await?)
     };
     if !settings.measures_like(running) {
         let session = Session::start(&settings)?;
@@ -148,55 +166,49 @@ fn announce(session: &Session, listen: SocketAddr) {
 /// The HTTP server, so that it can be stopped and started on another address.
 struct Server {
     stop: watch::Sender<bool>,
-    task: JoinHandle<anyhow::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
     fn start(listener: tokio::net::TcpListener, source: Arc<Current>) -> Self {
         let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let shutdown = async move {
-                // An error means that the sender is gone, which stops as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            http::serve(listener, source, shutdown).await.context("the HTTP server failed")
-        });
-        Self { stop, task }
+        let shutdown = async move {
+            // An error means that the sender is gone, which stops as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        Self { stop, task: tokio::spawn(serve::serve(listener, source, shutdown)) }
     }
 
     /// Ends when the server does, which it should not.
     async fn failed(&mut self) -> anyhow::Error {
         match (&mut self.task).await {
-            Ok(Ok(())) => anyhow::anyhow!("the HTTP server ended by itself"),
-            Ok(Err(error)) => error,
+            Ok(()) => anyhow::anyhow!("the HTTP server ended by itself"),
             Err(error) => anyhow::Error::new(error).context("the HTTP server failed"),
         }
     }
 
     async fn stop(&mut self) {
         let _ = self.stop.send(true);
-        // Clients that linger do not hold up a stop.
-        if tokio::time::timeout(Duration::from_secs(2), &mut self.task).await.is_err() {
-            self.task.abort();
+        // It gives requests in progress a moment itself; a panic in it was
+        // logged, and the programs detach all the same.
+        let _ = (&mut self.task).await;
+    }
+}
+
+/// Reads now and then, and tells systemd that it does, if that asked.
+async fn tick(current: Arc<Current>) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let mut ticks = tokio::time::interval(watchdog.map_or(TICK, |period| TICK.min(period / 3)));
+    loop {
+        ticks.tick().await;
+        current.tick();
+        if watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
-/// Tells systemd, if it started us, that the daemon reads its arrays.
-async fn pet_watchdog(current: Arc<Current>) {
-    let Some(period) = sd_notify::watchdog_enabled() else {
-        return;
-    };
-    let mut ticks = tokio::time::interval(period / 3);
-    loop {
-        ticks.tick().await;
-        // A read that hangs or panics must not look alive.
-        current.get().snapshot();
-        notify(&[sd_notify::NotifyState::Watchdog]);
-    }
-}
-
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("failed to notify systemd: {error}");
     }

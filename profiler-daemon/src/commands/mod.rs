@@ -1,6 +1,6 @@
 //! What the subcommands do: short compositions of the other rooms.
 
-//pub mod daemon;
+pub mod daemon;
 pub mod doctor;
 pub mod logging;
 pub mod session;

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::settings::Settings;
 use crate::hooks::programs::NamespaceOffsets;
 use crate::hooks::{LoadError, Programs, Sizes, WatchList, object};
 use crate::kernel::btf::Btf;
+use crate::kernel::capabilities::Capabilities;
 use crate::kernel::topology::{Topology, kernel_release};
 use crate::locks::choices::{ChoiceError, Choices};
 use crate::locks::resolve::{self, Resolution, Sources};
@@ -24,6 +25,7 @@ pub struct Session {
     reader: Mutex<(Reader, Option<(Instant, Arc<Snapshot>)>)>,
     programs: Programs,
     watch: WatchList,
+    since: SystemTime,
 }
 
 impl Session {
@@ -57,7 +59,7 @@ impl Session {
         let reader = Reader::new(&programs, &watch, subject)?;
         drop(facts);
         give_back_memory();
-        Ok(Self { reader: Mutex::new((reader, None)), programs, watch })
+        Ok(Self { reader: Mutex::new((reader, None)), programs, watch, since: SystemTime::now() })
     }
 
     /// Totals since the programs were attached, at most 50 ms old.
@@ -77,6 +79,11 @@ impl Session {
     /// Totals as of now.
     pub fn fresh_snapshot(&self) -> Snapshot {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner).0.read()
+    }
+
+    /// When measuring began.
+    pub const fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// The attached programs.
@@ -131,7 +138,12 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         facts.resolutions.iter().filter_map(|r| r.outcome.as_ref().ok().cloned()).collect();
     if locks.is_empty() {
         let why = facts.resolutions.iter().find_map(|r| r.outcome.as_ref().err());
-        return Err(NothingToWatch(why.map(ToString::to_string).unwrap_or_default()).into());
+        let mut why = why.map(ToString::to_string).unwrap_or_default();
+        let missing: Vec<_> = Capabilities::read(Path::new("/proc"))?.missing().collect();
+        if !missing.is_empty() {
+            why = format!("capabilities missing: {}; {why}", missing.join(", "));
+        }
+        return Err(NothingToWatch(why).into());
     }
     // Present on kernels with PREEMPT_RT, where spinlocks sleep.
     let realtime = std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|s| s.trim() == "1");

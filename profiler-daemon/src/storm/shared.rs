@@ -1,0 +1,179 @@
+//! What the storm's processes tell the caller: counters in shared memory, and
+//! records through a pipe.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::plan::Op;
+use super::sys::{Shareable, SharedMemory};
+
+/// Errnos that are told apart; larger ones count under 0, "other". The largest
+/// on Linux is 133 (asm-generic/errno.h).
+const ERRNOS: usize = 134;
+
+/// Totals over all processes. Every start adds what it did once, at its end.
+#[repr(C)]
+pub(super) struct Totals {
+    stop: AtomicU32,
+    pub(super) failed_starts: AtomicU64,
+    pub(super) mounts: AtomicU64,
+    pub(super) umounts: AtomicU64,
+    pub(super) pivots: AtomicU64,
+    pub(super) chroots: AtomicU64,
+    pub(super) mountinfo_reads: AtomicU64,
+    pub(super) mountinfo_bytes: AtomicU64,
+    /// Workers, readers and starts that ended by a signal or a panic.
+    pub(super) lost_processes: AtomicU64,
+    errors: [[AtomicU64; ERRNOS]; Op::ALL.len()],
+}
+
+// SAFETY: atomics alone, and no destructor.
+unsafe impl Shareable for Totals {}
+
+/// The counters.
+pub(super) struct SharedCounters(SharedMemory<Totals>);
+
+impl std::ops::Deref for SharedCounters {
+    type Target = Totals;
+
+    fn deref(&self) -> &Totals {
+        &self.0
+    }
+}
+
+impl SharedCounters {
+    /// All zero.
+    pub(super) fn new() -> io::Result<Self> {
+        SharedMemory::new().map(Self)
+    }
+}
+
+impl Totals {
+    pub(super) fn tell_to_stop(&self) {
+        self.stop.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn count_error(&self, op: Op, error: &io::Error) {
+        let errno = error.raw_os_error().and_then(|e| usize::try_from(e).ok());
+        let slot = errno.filter(|e| *e < ERRNOS).unwrap_or(0);
+        self.errors[op as usize][slot].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Errors that happened: operation, errno (0 for one without or beyond the
+    /// table) and how often.
+    pub(super) fn errors(&self) -> Vec<(Op, i32, u64)> {
+        let mut found = Vec::new();
+        for (op, by_errno) in Op::ALL.into_iter().zip(&self.errors) {
+            for (errno, count) in (0..).zip(by_errno) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    found.push((op, errno, count));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Bytes of a [`Record`] in the pipe.
+pub(super) const RECORD_BYTES: usize = 16;
+
+/// What happened to a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// Its root is in place, this long after the fork.
+    Started {
+        /// In ns.
+        latency_ns: u64,
+    },
+    /// It, or the storm's own preparation, could not go on.
+    Failed {
+        /// The step.
+        op: Op,
+        /// Why.
+        errno: i32,
+    },
+}
+
+impl Record {
+    pub(super) fn encode(self) -> [u8; RECORD_BYTES] {
+        let (op, errno, latency_ns) = match self {
+            Self::Started { latency_ns } => (u32::MAX, 0, latency_ns),
+            Self::Failed { op, errno } => (op as u32, errno, 0),
+        };
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..4].copy_from_slice(&op.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&errno.to_ne_bytes());
+        bytes[8..].copy_from_slice(&latency_ns.to_ne_bytes());
+        bytes
+    }
+
+    /// `None` for bytes that [`Record::encode`] does not make.
+    pub(super) fn decode(bytes: [u8; RECORD_BYTES]) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h, latency @ ..] = bytes;
+        let latency_ns = u64::from_ne_bytes(latency);
+        match u32::from_ne_bytes([a, b, c, d]) {
+            u32::MAX => Some(Self::Started { latency_ns }),
+            op => {
+                let op = *Op::ALL.get(usize::try_from(op).ok()?)?;
+                Some(Self::Failed { op, errno: i32::from_ne_bytes([e, f, g, h]) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        for record in [
+            Record::Started { latency_ns: 0 },
+            Record::Started { latency_ns: u64::MAX },
+            Record::Failed { op: Op::MakePrivate, errno: 1 },
+            Record::Failed { op: Op::ReadMountinfo, errno: 133 },
+        ] {
+            assert_eq!(Record::decode(record.encode()), Some(record));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_refused() {
+        let mut bytes = Record::Failed { op: Op::Fork, errno: 1 }.encode();
+        bytes[..4].copy_from_slice(&200_u32.to_ne_bytes());
+        assert_eq!(Record::decode(bytes), None);
+    }
+
+    #[test]
+    fn errors_are_kept_by_operation_and_errno() {
+        let counters = SharedCounters::new().unwrap();
+        assert_eq!(counters.errors(), []);
+        for _ in 0..3 {
+            counters.count_error(Op::Bind, &io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        counters.count_error(Op::Tmpfs, &io::Error::from_raw_os_error(4000));
+        assert_eq!(counters.errors(), [(Op::Tmpfs, 0, 1), (Op::Bind, libc::ENOSPC, 3)]);
+    }
+
+    #[test]
+    fn a_forked_process_counts_where_the_parent_reads() {
+        let counters = SharedCounters::new().unwrap();
+        match super::super::sys::fork().unwrap() {
+            super::super::sys::Forked::Child => {
+                counters.mounts.fetch_add(41, Ordering::Relaxed);
+                super::super::sys::exit(0)
+            }
+            super::super::sys::Forked::Parent(pid) => {
+                let end =
+                    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+                assert_eq!(end.unwrap().unwrap().1.exit_status(), Some(0));
+            }
+        }
+        assert_eq!(counters.mounts.load(Ordering::Relaxed), 41);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a storm was: for a person, and as JSON.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Options;
+use super::shared::Totals;
+
+/// What the caller itself saw of a storm.
+pub(super) struct Outcome {
+    /// From the first fork to the end of the last process.
+    pub(super) duration: Duration,
+    /// Of the starts, in ns.
+    pub(super) latencies: Histogram<u64>,
+    pub(super) interrupted: bool,
+    pub(super) killed: bool,
+}
+
+/// For latencies up to ten minutes, to three digits.
+pub(super) fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are constants that fit")
+}
+
+/// A storm's figures. Times are in ns.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// From the first fork to the end of the last process.
+    pub duration_ns: u64,
+    /// [`Options::workers`].
+    pub workers: u32,
+    /// [`Options::readers`].
+    pub readers: u32,
+    /// [`Options::mounts_per_start`].
+    pub mounts_per_start: u32,
+    /// Starts whose root was in place.
+    pub starts: u64,
+    /// `starts` over the duration.
+    pub starts_per_second: f64,
+    /// Starts that could not go on.
+    pub failed_starts: u64,
+    /// Workers, readers and starts that something killed.
+    pub lost_processes: u64,
+    /// From the fork of a start until its root was in place.
+    pub start_latency: Latency,
+    /// `mount(2)` calls that worked, the starts' roots included.
+    pub mounts: u64,
+    /// `umount2(2)` calls that worked.
+    pub umounts: u64,
+    /// How starts changed their root: `pivot_root`, `chroot`, or `none` when
+    /// no start came so far.
+    pub root_change: &'static str,
+    /// Full reads of `/proc/self/mountinfo`.
+    pub mountinfo_reads: u64,
+    /// Bytes of those reads.
+    pub mountinfo_bytes: u64,
+    /// What failed, by step and errno.
+    pub errors: Vec<ErrorCount>,
+    /// A signal ended it before its time.
+    pub interrupted: bool,
+    /// Processes were killed because they did not end in time; starts under
+    /// way are not in the figures.
+    pub killed: bool,
+}
+
+/// Quantiles of a latency, in ns; zeros when there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let max_ns = histogram.max();
+        // The histogram gives the upper end of a bucket, which may lie above
+        // the largest value.
+        let quantile = |q| histogram.value_at_quantile(q).min(max_ns);
+        Self { p50_ns: quantile(0.5), p99_ns: quantile(0.99), max_ns }
+    }
+}
+
+/// How often a step failed with an errno.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorCount {
+    /// [`super::Op::as_str`].
+    pub step: &'static str,
+    /// The errno; 0 for an error without one.
+    pub errno: i32,
+    /// What the errno means.
+    pub message: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl Summary {
+    pub(super) fn new(options: &Options, totals: &Totals, outcome: &Outcome) -> Self {
+        let starts = outcome.latencies.len();
+        let seconds = outcome.duration.as_secs_f64();
+        let total = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let errors = totals.errors().into_iter().map(|(op, errno, count)| ErrorCount {
+            step: op.as_str(),
+            errno,
+            message: describe(errno),
+            count,
+        });
+        Self {
+            duration_ns: u64::try_from(outcome.duration.as_nanos()).unwrap_or(u64::MAX),
+            workers: options.workers.get(),
+            readers: options.readers,
+            mounts_per_start: options.mounts_per_start,
+            starts,
+            starts_per_second: if seconds > 0.0 { starts as f64 / seconds } else { 0.0 },
+            failed_starts: total(&totals.failed_starts),
+            lost_processes: total(&totals.lost_processes),
+            start_latency: Latency::of(&outcome.latencies),
+            mounts: total(&totals.mounts),
+            umounts: total(&totals.umounts),
+            root_change: match (total(&totals.pivots), total(&totals.chroots)) {
+                (0, 0) => "none",
+                (_, 0) => "pivot_root",
+                _ => "chroot",
+            },
+            mountinfo_reads: total(&totals.mountinfo_reads),
+            mountinfo_bytes: total(&totals.mountinfo_bytes),
+            errors: errors.collect(),
+            interrupted: outcome.interrupted,
+            killed: outcome.killed,
+        }
+    }
+
+    /// Whether anything failed or was lost.
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty() || self.failed_starts > 0 || self.lost_processes > 0
+    }
+}
+
+/// Meaning of an errno, without the number that std appends.
+fn describe(errno: i32) -> String {
+    if errno == 0 {
+        return "error without errno".to_owned();
+    }
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// A table for a person.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = Duration::from_nanos(self.duration_ns).as_secs_f64();
+        let Latency { p50_ns, p99_ns, max_ns } = self.start_latency;
+        writeln!(
+            f,
+            "storm: {} workers, {} readers, {} mounts per start, {seconds:.1} s{}",
+            self.workers,
+            self.readers,
+            self.mounts_per_start,
+            if self.interrupted { " (interrupted)" } else { "" }
+        )?;
+        writeln!(f, "  starts           {:>10}   {:.1}/s", self.starts, self.starts_per_second)?;
+        writeln!(
+            f,
+            "  start latency    p50 {}, p99 {}, max {}",
+            milliseconds(p50_ns),
+            milliseconds(p99_ns),
+            milliseconds(max_ns)
+        )?;
+        writeln!(f, "  mount calls      {:>10}", self.mounts)?;
+        writeln!(f, "  umount calls     {:>10}", self.umounts)?;
+        writeln!(f, "  root changed by  {:>10}", self.root_change)?;
+        writeln!(
+            f,
+            "  mountinfo reads  {:>10}   {} bytes",
+            self.mountinfo_reads, self.mountinfo_bytes
+        )?;
+        writeln!(f, "  failed starts    {:>10}", self.failed_starts)?;
+        if self.lost_processes > 0 {
+            writeln!(f, "  lost processes   {:>10}", self.lost_processes)?;
+        }
+        let failures: u64 = self.errors.iter().map(|e| e.count).sum();
+        writeln!(f, "  errors           {failures:>10}")?;
+        for error in &self.errors {
+            writeln!(
+                f,
+                "    {:<15}{:>10}   {} (errno {})",
+                error.step, error.count, error.message, error.errno
+            )?;
+        }
+        if self.killed {
+            writeln!(f, "  starts that did not end in time were killed and are not counted")?;
+        }
+        Ok(())
+    }
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{:.2} ms", Duration::from_nanos(ns).as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Op;
+    use super::super::shared::SharedCounters;
+    use super::*;
+
+    fn example() -> Summary {
+        let options = Options {
+            workers: 8.try_into().unwrap(),
+            duration: Duration::from_secs(2),
+            mounts_per_start: 40,
+            readers: 2,
+        };
+        let counters = SharedCounters::new().unwrap();
+        counters.mounts.store(172, Ordering::Relaxed);
+        counters.umounts.store(80, Ordering::Relaxed);
+        counters.pivots.store(4, Ordering::Relaxed);
+        counters.mountinfo_reads.store(9, Ordering::Relaxed);
+        counters.mountinfo_bytes.store(9000, Ordering::Relaxed);
+        counters.count_error(Op::Bind, &io::Error::from_raw_os_error(libc::ENOSPC));
+        let mut latencies = new_histogram();
+        for ms in [1, 2, 3, 40] {
+            latencies.record(ms * 1_000_000).unwrap();
+        }
+        let outcome = Outcome {
+            duration: Duration::from_secs(2),
+            latencies,
+            interrupted: true,
+            killed: false,
+        };
+        Summary::new(&options, &counters, &outcome)
+    }
+
+    #[test]
+    fn the_table_shows_every_figure_and_names_the_errors() {
+        insta::assert_snapshot!(example().to_string(), @"");
+    }
+
+    #[test]
+    fn the_json_form_has_units_in_its_keys() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&example()).unwrap(), @"");
+    }
+
+    #[test]
+    fn quantiles_never_pass_the_largest_value() {
+        let mut histogram = new_histogram();
+        histogram.record(123_456_789).unwrap();
+        let latency = Latency::of(&histogram);
+        assert!(latency.p50_ns <= latency.max_ns && latency.p99_ns <= latency.max_ns);
+        assert_eq!(Latency::of(&new_histogram()), Latency::default());
+    }
+
+    #[test]
+    fn a_storm_without_failures_has_no_errors() {
+        let mut summary = example();
+        assert!(summary.has_errors());
+        summary.errors.clear();
+        assert!(!summary.has_errors());
+        summary.lost_processes = 1;
+        assert!(summary.has_errors());
+    }
+}

@@ -1,0 +1,192 @@
+//! The few system calls that neither std nor rustix wrap safely.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub(super) enum Forked {
+    /// The new process.
+    Child,
+    /// The caller, with the new process.
+    Parent(Pid),
+}
+
+/// `fork(2)`. The storm's processes have one thread, so the child finds no
+/// lock held by a thread that it does not have.
+pub(super) fn fork() -> io::Result<Forked> {
+    // SAFETY: no arguments; with one thread the child may do all that the
+    // parent may.
+    forked(i64::from(unsafe { libc::fork() }))
+}
+
+/// Forks into a new PID namespace, as its pid 1, and a new mount namespace.
+///
+/// `clone(2)` rather than `unshare(2)`, which would also put every later child
+/// of the caller into the PID namespace.
+pub(super) fn fork_into_namespaces() -> io::Result<Forked> {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with a null stack this is a fork: the child
+    // goes on with a copy of the memory. On every architecture that lockprof
+    // supports the flags come first and the rest is zero. glibc's cached thread
+    // id is stale in the child; only thread functions of pthread read it, and
+    // the child has one thread and calls none.
+    forked(unsafe { libc::syscall(libc::SYS_clone, i64::from(flags), 0, 0, 0, 0) })
+}
+
+fn forked(result: i64) -> io::Result<Forked> {
+    match result {
+        0 => Ok(Forked::Child),
+        pid => match i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) {
+            Some(pid) => Ok(Forked::Parent(pid)),
+            None => Err(io::Error::last_os_error()),
+        },
+    }
+}
+
+/// Ends a forked process at once: no destructors, no buffers of the parent
+/// written a second time.
+pub(super) fn exit(code: i32) -> ! {
+    // SAFETY: ends the process, whatever its state.
+    unsafe { libc::_exit(code) }
+}
+
+/// Puts the calling process into a mount namespace of its own.
+pub(super) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: file descriptors stay as they are; only the process's view of
+    // mounts changes.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
+}
+
+/// SIGINT, SIGTERM and SIGHUP as something to poll; they are blocked for as
+/// long as this lives.
+pub(super) struct Signals {
+    fd: OwnedFd,
+    before: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks the signals in the calling thread. Children inherit that, so
+    /// a Ctrl-C, which goes to the whole process group, leaves the ending of
+    /// the storm to the caller.
+    pub(super) fn block() -> io::Result<Self> {
+        // SAFETY: both sets are plain data that the calls below fill in.
+        let (mut set, mut before) =
+            unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed()) };
+        // SAFETY: `set` and `before` are valid for the calls; the signal
+        // numbers exist.
+        let fd = unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) {
+                0 => libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK),
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        };
+        if fd < 0 {
+            let error = io::Error::last_os_error();
+            restore(&before);
+            return Err(error);
+        }
+        // SAFETY: signalfd just made it, and nobody else owns it.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, before })
+    }
+
+    /// Takes the signals that came; whether there was one.
+    pub(super) fn take(&self) -> io::Result<bool> {
+        const INFO: usize = size_of::<libc::signalfd_siginfo>();
+        let mut any = false;
+        loop {
+            let mut info = [0_u8; INFO];
+            match rustix::io::read(self.fd.as_fd(), &mut info) {
+                Ok(_) => any = true,
+                Err(rustix::io::Errno::AGAIN) => return Ok(any),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        restore(&self.before);
+    }
+}
+
+fn restore(before: &libc::sigset_t) {
+    // SAFETY: `before` is the mask that the same thread had.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+}
+
+/// Anonymous zeroed memory that forked processes share.
+pub(super) struct SharedMemory<T> {
+    at: std::ptr::NonNull<T>,
+}
+
+/// Types for which all bytes zero is a value, and which any number of processes
+/// may use at once through a shared reference.
+///
+/// # Safety
+///
+/// The type must consist of atomics alone, and have no destructor.
+pub(super) unsafe trait Shareable: Sync {}
+
+impl<T: Shareable> SharedMemory<T> {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: a new mapping of its own, at an address that the kernel
+        // picks.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<T>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = std::ptr::NonNull::new(at.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { at })
+    }
+}
+
+impl<T: Shareable> std::ops::Deref for SharedMemory<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the mapping is page-aligned, as long as a `T`, lives until
+        // `drop`, and by `Shareable` zero bytes are a value and concurrent use
+        // is sound.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T> Drop for SharedMemory<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nothing refers to any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), size_of::<T>()) };
+    }
+}
+
+/// Writes all of a record at once; below `PIPE_BUF` the kernel does not mix it
+/// with another writer's.
+pub(super) fn write_record(pipe: &OwnedFd, record: &[u8]) {
+    debug_assert!(record.len() <= libc::PIPE_BUF);
+    // A closed pipe means that the caller is gone; then this process is about
+    // to be killed as well.
+    while let Err(rustix::io::Errno::INTR) = rustix::io::write(pipe, record) {}
+}
