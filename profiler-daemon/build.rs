@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use bpf_toolchain::{Facts, Job, Missing, TOOLS, Toolchain, WISH_VARIABLE, Wish};
+use bpf_toolchain::{Compiler, Facts, Job, Missing, TOOLS, Toolchain, Verb, WISH_VARIABLE, Wish};
 
 fn main() -> ExitCode {
     println!("cargo::rustc-check-cfg=cfg(bpf_object)");
@@ -41,13 +41,13 @@ fn run() -> Result<(), String> {
     // would build everything again. A tool that changes is seen here, and a
     // toolchain that was missing is looked for each time.
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
-    if let bpf_toolchain::Compiler::System { rustc, .. } = &toolchain.compiler {
+    if let Compiler::System { rustc, .. } = &toolchain.compiler {
         println!("cargo::rerun-if-changed={}", rustc.display());
     }
 
     let out = PathBuf::from(variable("OUT_DIR")?);
     let job = Job {
-        verb: "build",
+        verb: Verb::Build,
         workspace,
         target,
         arch: &variable("CARGO_CFG_TARGET_ARCH")?,

@@ -73,6 +73,19 @@ pub(crate) struct Logged {
     pub(crate) log: PathBuf,
 }
 
+/// An empty `target/xtask/logs/NAME.log`.
+///
+/// # Errors
+/// When it cannot be created.
+pub(crate) fn log_file(name: &str) -> Result<(PathBuf, File)> {
+    let folder = scratch().join("logs");
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("failed to create {}", folder.display()))?;
+    let log = folder.join(format!("{name}.log"));
+    let file = File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
+    Ok((log, file))
+}
+
 /// Runs a command to its end, its output in `target/xtask/logs/NAME.log`, which
 /// can be followed meanwhile.
 ///

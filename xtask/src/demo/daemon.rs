@@ -1,6 +1,6 @@
 //! `lockprof daemon` on a free port of loopback, for as long as the demo lasts.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,12 +29,7 @@ impl Daemon {
     /// With the daemon's log, when it ends or does not get ready.
     pub(super) fn start(lockprof: &Path, interrupt: &Interrupt) -> Result<Self> {
         let address = free_address()?;
-        let folder = shell::scratch().join("logs");
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("failed to create {}", folder.display()))?;
-        let log = folder.join("daemon.log");
-        let out =
-            File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
+        let (log, out) = shell::log_file("daemon")?;
         let err = out.try_clone().with_context(|| format!("failed to share {}", log.display()))?;
         let mut command = Command::new(lockprof);
         command.args(["daemon", "--listen", &address.to_string()]);
@@ -69,4 +64,20 @@ fn free_address() -> Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .context("failed to find a free port on 127.0.0.1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_ends_is_reported_and_not_waited_for() {
+        let interrupt = Interrupt::watch().unwrap();
+        let start = Instant::now();
+        let Err(error) = Daemon::start(Path::new("/bin/false"), &interrupt) else {
+            panic!("/bin/false got ready");
+        };
+        assert!(error.to_string().contains("ended (exit status: 1)"), "{error:#}");
+        assert!(start.elapsed() < READY_WITHIN);
+    }
 }

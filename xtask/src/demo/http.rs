@@ -42,6 +42,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_server_on_loopback_gets_the_path_and_gives_the_body() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nready\n").unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        assert_eq!(get(address, "/readyz").unwrap(), "ready\n");
+        assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.0\r\n"));
+        let gone = format!("{:#}", get(address, "/readyz").unwrap_err());
+        assert!(gone.starts_with(&format!("failed to get http://{address}/readyz: ")), "{gone}");
+    }
+
+    #[test]
     fn the_body_is_what_follows_the_headers() {
         assert_eq!(body("HTTP/1.0 200 OK\r\na: b\r\n\r\nx\r\n\r\ny").unwrap(), "x\r\n\r\ny");
     }

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 /// When the storm fails. Containers that do not start are reported, and the
 /// storm goes on without them.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let interrupt = Interrupt::watch()?;
+    let interrupt = Interrupt::watch()?.with_parent();
     let bundle = match bundle() {
         Ok(bundle) => Some(bundle),
         Err(error) => {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// How often to look whether a child has ended or a signal has come.
@@ -17,8 +17,11 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Whether the user has asked to stop.
-#[derive(Clone)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(super) struct Interrupt {
+    signal: Arc<AtomicBool>,
+    /// Who must live for this to go on.
+    parent: Option<Pid>,
+}
 
 impl Interrupt {
     /// Takes SIGINT, SIGTERM and SIGHUP: from now on they stop the demo in
@@ -32,12 +35,19 @@ impl Interrupt {
             signal_hook::flag::register(signal, Arc::clone(&flag))
                 .context("failed to install a signal handler")?;
         }
-        Ok(Self(flag))
+        Ok(Self { signal: flag, parent: None })
+    }
+
+    /// Counts the end of the parent as well, for a process between which and
+    /// the demo stands another that may be killed.
+    pub(super) fn with_parent(self) -> Self {
+        Self { parent: getppid(), ..self }
     }
 
     /// Whether one has come.
     pub(super) fn came(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.signal.load(Ordering::Relaxed)
+            || self.parent.is_some_and(|parent| getppid() != Some(parent))
     }
 }
 
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_the_command_that_runs() {
-        let interrupt = Interrupt(Arc::new(AtomicBool::new(true)));
+        let interrupt = Interrupt { signal: Arc::new(AtomicBool::new(true)), parent: None };
         let start = Instant::now();
         let status = run(Command::new("sleep").arg("1000"), &interrupt).unwrap();
         assert!(!status.success());

@@ -67,7 +67,7 @@ impl Need {
         let names: &[&str] = match (self, family) {
             (Self::Llvm(major), Family::Debian) => return vec![format!("llvm-{major}-dev")],
             (Self::Compiler, Family::Debian) => {
-                &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"]
+                &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"]
             }
             (Self::Clippy, Family::Debian) => &["rust-web-clippy"],
             (Self::Compression, Family::Debian) => &["libzstd-dev", "zlib1g-dev"],
@@ -136,8 +136,8 @@ mod tests {
     fn debian_gets_the_exact_package_names() {
         assert_eq!(
             packages(&everything(), &Family::Debian).join(" "),
-            "rustc-web cargo-web libstd-rust-web-dev-bpf llvm-22-dev libzstd-dev zlib1g-dev \
-             runc busybox-static prometheus strace bpftool"
+            "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
+             zlib1g-dev runc busybox-static prometheus strace bpftool"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow};
-use bpf_toolchain::{Compiler, Facts, Missing, Toolchain, Wish};
+use anyhow::{Context as _, Result, anyhow, bail};
+use bpf_toolchain::{Compiler, Facts, Missing, Toolchain, WISH_VARIABLE, Wish};
 
 use super::linker;
 use super::needs::{Need, Tool};
@@ -50,11 +50,21 @@ impl Survey {
     /// Looks.
     ///
     /// # Errors
-    /// When the compiler is there but does not tell its version, and when
-    /// bpf-linker knows no LLVM as new as the compiler's.
+    /// When the compiler is there but does not tell its version, when
+    /// bpf-linker knows no LLVM as new as the compiler's, and when the user
+    /// asks for a compiler that no distribution packages.
     pub(crate) fn take() -> Result<Self> {
         let facts = Facts::collect(shell::workspace(), TARGET);
-        let compiler = bpf_toolchain::choose_compiler(&facts, wish()?);
+        let wish = wish()?;
+        let compiler = bpf_toolchain::choose_compiler(&facts, wish);
+        match (&compiler, wish) {
+            (Err(missing @ Missing::Hidden), _) => bail!("{missing}; unset it"),
+            (Err(_), Wish::Nightly) => bail!(
+                "{WISH_VARIABLE} asks for rustup's nightly with rust-src, which is not there; \
+                 run `rustup toolchain install nightly --component rust-src`, or unset it"
+            ),
+            _ => {}
+        }
         let (mut llvm, mut linker_usable, mut clippy) = (USUAL_LLVM, false, true);
         if let Ok(compiler) = &compiler {
             // The build takes the first linker, so that one has to be usable.

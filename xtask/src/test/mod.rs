@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use bpf_toolchain::{Job, Toolchain};
+use bpf_toolchain::{Job, Toolchain, Verb};
 
 use crate::{setup, shell};
 use count::Counts;
@@ -115,7 +115,7 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
     step("format", "fmt", Kind::Check, format);
 
     let mut clippy = shell::cargo();
-    clippy.arg("clippy").args(HOST).args(["--all-targets", "--", "-Dwarnings"]);
+    clippy.arg("clippy").args(HOST).args(["--keep-going", "--all-targets", "--", "-Dwarnings"]);
     step("clippy", "clippy", Kind::Check, clippy);
 
     let can_lint = toolchain.compiler.has_clippy();
@@ -125,7 +125,7 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
         "compiler warnings, BPF programs (this BPF toolchain has no clippy)"
     };
     let job = Job {
-        verb: if can_lint { "clippy" } else { "check" },
+        verb: if can_lint { Verb::Clippy } else { Verb::Check },
         workspace: shell::workspace(),
         target: bpf_toolchain::target(cfg!(target_endian = "big")),
         arch: std::env::consts::ARCH,

@@ -250,18 +250,20 @@ impl Compiler {
         command
     }
 
-    /// Cargo with this compiler and a clean environment, `verb` its first
+    /// Cargo with this compiler and a clean environment, the verb its first
     /// argument.
-    fn cargo(&self, verb: &str) -> Command {
+    fn cargo(&self, verb: Verb) -> Command {
         let mut command = match self {
             Self::Nightly { rustup } => {
                 let mut command = Command::new(rustup);
-                command.args(["run", "nightly", "cargo", verb, "-Zbuild-std=core"]);
+                command.args(["run", "nightly", "cargo", verb.name(), "-Zbuild-std=core"]);
                 command
             }
             Self::System { cargo, .. } => {
                 let mut command = Command::new(cargo);
-                command.arg(verb);
+                // `cargo clippy` would look on PATH for its other half, and
+                // find rustup's.
+                command.arg(if verb == Verb::Clippy { Verb::Check } else { verb }.name());
                 command
             }
         };
@@ -270,23 +272,47 @@ impl Compiler {
             // The programs use unstable intrinsics, which a release compiler
             // takes only so.
             command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+            if verb == Verb::Clippy {
+                command.env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name(CLIPPY));
+            }
         }
         command
     }
 
-    /// Whether `cargo clippy` exists for this compiler.
+    /// Whether there is a clippy of this compiler's version.
     pub fn has_clippy(&self) -> bool {
         match self {
             Self::Nightly { rustup } => answer(
                 Command::new(rustup)
-                    .args(["which", "--toolchain", "nightly", "clippy-driver"])
+                    .args(["which", "--toolchain", "nightly", CLIPPY])
                     .env("RUSTUP_AUTO_INSTALL", "0"),
             )
             .is_some(),
-            Self::System { rustc, cargo } => {
-                rustc.with_file_name("clippy-driver").is_file()
-                    && cargo.with_file_name("cargo-clippy").is_file()
-            }
+            Self::System { rustc, .. } => rustc.with_file_name(CLIPPY).is_file(),
+        }
+    }
+}
+
+/// The compiler that clippy wraps around a rustc.
+const CLIPPY: &str = "clippy-driver";
+
+/// What cargo is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make the object.
+    Build,
+    /// Tell of errors and the compiler's warnings.
+    Check,
+    /// Tell of clippy's warnings too.
+    Clippy,
+}
+
+impl Verb {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Check => "check",
+            Self::Clippy => "clippy",
         }
     }
 }
@@ -294,8 +320,8 @@ impl Compiler {
 /// What to do with the BPF programs.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
-    /// Verb of cargo: `build`, `check` or `clippy`.
-    pub verb: &'a str,
+    /// What cargo is to do.
+    pub verb: Verb,
     /// The workspace root.
     pub workspace: &'a Path,
     /// The BPF target, from [`target`].
@@ -422,28 +448,31 @@ mod tests {
         assert_eq!(aya_arch("x86_64"), "x86_64");
     }
 
-    #[test]
-    fn each_flag_is_its_own_even_when_the_linker_has_a_space_in_its_path() {
-        let job = Job {
-            verb: "build",
+    fn job(verb: Verb) -> Job<'static> {
+        Job {
+            verb,
             workspace: Path::new("/w"),
             target: target(false),
             arch: "riscv64gc",
             target_dir: Path::new("/o"),
             log: true,
             deny_warnings: true,
-        };
+        }
+    }
+
+    fn variable(command: &Command, name: &str) -> Option<String> {
+        let (_, value) = command.get_envs().find(|(variable, _)| *variable == name)?;
+        value.map(|value| value.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn each_flag_is_its_own_even_when_the_linker_has_a_space_in_its_path() {
         let toolchain = Toolchain {
             linker: "/my tools/bpf-linker".into(),
             ..choose(&both(), Wish::System).unwrap()
         };
-        let command = toolchain.command(&job);
-        let flags = command
-            .get_envs()
-            .find(|(name, _)| *name == "CARGO_ENCODED_RUSTFLAGS")
-            .and_then(|(_, value)| value)
-            .unwrap()
-            .to_string_lossy();
+        let command = toolchain.command(&job(Verb::Build));
+        let flags = variable(&command, "CARGO_ENCODED_RUSTFLAGS").unwrap();
         let flags: Vec<&str> = flags.split(SEPARATOR).collect();
         assert_eq!(flags[0], "--cfg=bpf_target_arch=\"riscv64\"");
         assert!(flags.contains(&"-Clinker=/my tools/bpf-linker"));
@@ -451,9 +480,28 @@ mod tests {
         let args: Vec<_> = command.get_args().collect();
         assert_eq!(args.first(), Some(&OsStr::new("build")));
         assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log")]));
-        assert_eq!(
-            job.object("profiler-ebpf"),
-            Path::new("/o/bpfel-unknown-none/release/profiler-ebpf")
-        );
+        let object = Path::new("/o/bpfel-unknown-none/release/profiler-ebpf");
+        assert_eq!(job(Verb::Build).object("profiler-ebpf"), object);
+    }
+
+    #[test]
+    fn clippy_of_a_system_rustc_is_the_one_beside_it() {
+        let system = choose(&both(), Wish::System).unwrap().command(&job(Verb::Clippy));
+        assert_eq!(system.get_args().next(), Some(OsStr::new("check")));
+        let wrapper = variable(&system, "RUSTC_WORKSPACE_WRAPPER");
+        assert_eq!(wrapper.as_deref(), Some("/usr/bin/clippy-driver"));
+        let nightly = choose(&both(), Wish::Nightly).unwrap().command(&job(Verb::Clippy));
+        let args: Vec<_> = nightly.get_args().take(5).collect();
+        assert_eq!(args, ["run", "nightly", "cargo", "clippy", "-Zbuild-std=core"]);
+    }
+
+    #[test]
+    fn only_a_release_compiler_is_told_to_take_unstable_code() {
+        let system = choose(&both(), Wish::System).unwrap().command(&job(Verb::Build));
+        assert_eq!(variable(&system, "RUSTC_BOOTSTRAP").as_deref(), Some("1"));
+        assert_eq!(variable(&system, "RUSTC").as_deref(), Some("/usr/bin/rustc"));
+        let nightly = choose(&both(), Wish::Nightly).unwrap().command(&job(Verb::Build));
+        assert_eq!(variable(&nightly, "RUSTC_BOOTSTRAP"), None);
+        assert_eq!(variable(&nightly, "RUSTC"), None);
     }
 }
