@@ -1,3 +1,4 @@
-//! Empty on purpose: lets `profiler-daemon` name this crate as a build
-//! dependency, so that cargo rebuilds the BPF object when it changes.
+//! Empty on purpose: the programs are the binaries of this crate, and a
+//! workspace member needs a library for `cargo doc` and editors to know it on
+//! the host.
 #![no_std]

@@ -20,9 +20,15 @@ use crate::snapshot::{self, Host, NumaNode, Snapshot};
 /// one read.
 const FRESH: Duration = Duration::from_millis(50);
 
+/// The reader, and what it read last.
+struct Reading {
+    reader: Reader,
+    latest: Option<(Instant, Arc<Snapshot>)>,
+}
+
 /// Attached programs with their reader. Dropping it detaches everything.
 pub struct Session {
-    reader: Mutex<(Reader, Option<(Instant, Arc<Snapshot>)>)>,
+    reading: Mutex<Reading>,
     programs: Programs,
     watch: WatchList,
     since: SystemTime,
@@ -59,18 +65,22 @@ impl Session {
         let reader = Reader::new(&programs, &watch, subject)?;
         drop(facts);
         give_back_memory();
-        Ok(Self { reader: Mutex::new((reader, None)), programs, watch, since: SystemTime::now() })
+        Ok(Self {
+            reading: Mutex::new(Reading { reader, latest: None }),
+            programs,
+            watch,
+            since: SystemTime::now(),
+        })
     }
 
     /// Totals since the programs were attached, at most 50 ms old.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let mut guard = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reader, latest) = &mut *guard;
-        match latest {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        match &reading.latest {
             Some((read_at, snapshot)) if read_at.elapsed() < FRESH => snapshot.clone(),
             _ => {
-                let snapshot = Arc::new(reader.read());
-                *latest = Some((Instant::now(), snapshot.clone()));
+                let snapshot = Arc::new(reading.reader.read());
+                reading.latest = Some((Instant::now(), snapshot.clone()));
                 snapshot
             }
         }
@@ -78,7 +88,7 @@ impl Session {
 
     /// Totals as of now.
     pub fn fresh_snapshot(&self) -> Snapshot {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).0.read()
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).reader.read()
     }
 
     /// When measuring began.
