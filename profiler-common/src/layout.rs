@@ -5,6 +5,7 @@
 //! every record is a multiple of a cache line, so no two CPUs share a line.
 
 use crate::histogram;
+use crate::inflight::{GROUP, Line, SLOTS};
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
 
@@ -25,10 +26,10 @@ pub mod maps {
     pub const SYSCALL_WAITS: &str = "SYSCALL_WAITS";
     /// [`LockState`](super::LockState), by lock.
     pub const LOCKS: &str = "LOCKS";
-    /// `Bucket<u64>` of sleeping waits in flight.
-    pub const WAITS_INFLIGHT: &str = "WAITS_INFLIGHT";
-    /// `Bucket<u64>` of mount system calls in flight.
-    pub const SYSCALLS_INFLIGHT: &str = "SYSCALLS_INFLIGHT";
+    /// `inflight::Line<u64>`: tasks that wait or are in a mount call.
+    pub const TASKS: &str = "TASKS";
+    /// [`CallState`](super::CallState), by the number of the task's slot.
+    pub const CALLS: &str = "CALLS";
     /// [`ErrnoSlot`](super::ErrnoSlot).
     pub const ERRNOS: &str = "ERRNOS";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
@@ -99,12 +100,22 @@ pub struct SyscallSeries {
 
 const _: () = assert!(size_of::<SyscallSeries>() == 29 * CACHE_LINE);
 
-/// What a CPU keeps between events.
+/// A mount call in flight, beside its task's slot.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CallState {
+    /// Start in ns of `CLOCK_MONOTONIC`.
+    pub start_ns: u64,
+    /// The mount namespace that the task was in if the call counts only when it
+    /// has left it, else 0.
+    pub from_namespace: u64,
+}
+
+/// What a CPU keeps between events. What every event touches comes first, in
+/// one cache line.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct CpuState {
-    /// Spin waits in flight.
-    pub spins: SpinStack,
     /// NUMA node of the CPU plus 1, as the kernel told a program on it; 0
     /// before the first one.
     pub node_plus_one: u64,
@@ -112,6 +123,8 @@ pub struct CpuState {
     pub waits: u64,
     /// Mount calls booked on this CPU.
     pub calls: u64,
+    /// Spin waits in flight.
+    pub spins: SpinStack,
     /// Losses, by [`Drop`].
     pub drops: [u64; DROPS],
     #[doc(hidden)]
@@ -124,7 +137,7 @@ const _: () = assert!(size_of::<CpuState>() == 3 * CACHE_LINE);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Drop {
-    /// A sleeping wait found no slot in the in-flight table.
+    /// A sleeping wait found no slot in the table of tasks.
     InflightFull = 0,
     /// A spin wait found its CPU's stack full.
     SpinStackFull = 1,
@@ -134,7 +147,7 @@ pub enum Drop {
     UnmatchedBegin = 3,
     /// A wait ended before it began, by the clocks of two CPUs; booked as 0.
     ClockBackwards = 4,
-    /// A mount call found no slot in the in-flight table.
+    /// A mount call found no slot in the table of tasks.
     SyscallInflightFull = 5,
     /// A mount call returned whose entry was not seen.
     UnmatchedSyscall = 6,
@@ -184,7 +197,7 @@ pub struct ErrnoSlot {
 }
 
 /// Slots in the table of errors.
-pub const ERRNO_SLOTS: u32 = 128;
+pub const ERRNO_SLOTS: u32 = 64;
 /// Slots that an error looks at before it counts as `other`.
 pub const ERRNO_PROBES: u32 = 8;
 
@@ -233,10 +246,10 @@ pub struct Layout {
     pub handoff_stride: u32,
     /// `u64`s per CPU in [`maps::SYSCALL_WAITS`].
     pub syscall_wait_stride: u32,
-    /// Buckets in [`maps::WAITS_INFLIGHT`] less one.
-    pub waits_mask: u32,
-    /// Buckets in [`maps::SYSCALLS_INFLIGHT`] less one.
-    pub syscalls_mask: u32,
+    /// Lines in [`maps::TASKS`] less one.
+    pub tasks_mask: u32,
+    /// [`GROUP`].
+    pub tasks_group: u32,
     /// Offset of `nsproxy` in `task_struct`, in bytes; 0 when unknown.
     pub task_nsproxy: u32,
     /// Offset of `mnt_ns` in `nsproxy`, in bytes.
@@ -248,17 +261,9 @@ const _: () = assert!(size_of::<Layout>() == 40);
 const WORDS_PER_LINE: u32 = (CACHE_LINE / size_of::<u64>()) as u32;
 
 impl Layout {
-    /// Layout for a machine and a watch list. `waits` and `syscalls` are the
-    /// sleeping waits and the mount calls that may be in flight at once; they
-    /// are rounded up to a power of two.
-    pub const fn new(
-        cpus: u32,
-        nodes: u32,
-        locks: u32,
-        series: u32,
-        waits: u32,
-        syscalls: u32,
-    ) -> Self {
+    /// Layout for a machine and a watch list. `tasks` may wait or be in a mount
+    /// call at once; it is rounded up.
+    pub const fn new(cpus: u32, nodes: u32, locks: u32, series: u32, tasks: u32) -> Self {
         Self {
             cpus,
             nodes,
@@ -266,23 +271,18 @@ impl Layout {
             series,
             handoff_stride: (locks * nodes).next_multiple_of(WORDS_PER_LINE),
             syscall_wait_stride: (SYSCALLS as u32 * locks).next_multiple_of(WORDS_PER_LINE),
-            waits_mask: buckets(waits) - 1,
-            syscalls_mask: buckets(syscalls) - 1,
+            tasks_mask: lines(tasks) - 1,
+            tasks_group: GROUP,
             task_nsproxy: 0,
             nsproxy_mnt_ns: 0,
         }
     }
 
-    /// Sleeping waits that may be in flight at once on a machine with `cpus`
-    /// CPUs, unless configured otherwise.
-    pub const fn default_waits(cpus: u32) -> u32 {
-        let n = cpus.saturating_mul(128);
-        if n < 512 { 512 } else { n }
-    }
-
-    /// Mount calls that may be in flight at once, unless configured otherwise.
-    pub const fn default_syscalls(cpus: u32) -> u32 {
-        Self::default_waits(cpus) / 2
+    /// Tasks that may wait or be in a mount call at once on a machine with
+    /// `cpus` CPUs, unless configured otherwise.
+    pub const fn default_tasks(cpus: u32) -> u32 {
+        let n = cpus.saturating_mul(192);
+        if n < 384 { 384 } else { n }
     }
 
     /// Every array with its entries and the bytes of an entry.
@@ -294,8 +294,8 @@ impl Layout {
             (maps::HANDOFFS, self.cpus * self.handoff_stride, size_of::<u64>()),
             (maps::SYSCALL_WAITS, self.cpus * self.syscall_wait_stride, size_of::<u64>()),
             (maps::LOCKS, self.locks, size_of::<LockState>()),
-            (maps::WAITS_INFLIGHT, self.waits_mask + 1, CACHE_LINE),
-            (maps::SYSCALLS_INFLIGHT, self.syscalls_mask + 1, CACHE_LINE),
+            (maps::TASKS, self.tasks_mask + 1, size_of::<Line<u64>>()),
+            (maps::CALLS, (self.tasks_mask + 1) * SLOTS as u32, size_of::<CallState>()),
             (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
         ]
     }
@@ -306,9 +306,9 @@ impl Layout {
     }
 }
 
-const fn buckets(slots: u32) -> u32 {
-    let buckets = slots.div_ceil(crate::inflight::SLOTS as u32).next_power_of_two();
-    if buckets < 2 { 2 } else { buckets }
+const fn lines(tasks: u32) -> u32 {
+    let lines = tasks.div_ceil(SLOTS as u32).next_power_of_two();
+    if lines < GROUP { GROUP } else { lines }
 }
 
 #[cfg(feature = "user")]
@@ -334,14 +334,7 @@ mod tests {
                 }
                 // The series of the default locks: eight locks, three of
                 // them shared (the shrinker lock is a rwsem to 6.6).
-                let layout = Layout::new(
-                    cpus,
-                    nodes,
-                    8,
-                    11,
-                    Layout::default_waits(cpus),
-                    Layout::default_syscalls(cpus),
-                );
+                let layout = Layout::new(cpus, nodes, 8, 11, Layout::default_tasks(cpus));
                 assert!(
                     layout.bytes() <= 64 * 1024 * u64::from(cpus),
                     "{cpus} CPUs, {nodes} nodes"
@@ -370,7 +363,7 @@ mod tests {
     fn banks_of_two_cpus_share_no_cache_line() {
         for locks in 1..=32 {
             for nodes in 1..=8 {
-                let layout = Layout::new(4, nodes, locks, locks, 1, 1);
+                let layout = Layout::new(4, nodes, locks, locks, 1);
                 assert_eq!(layout.handoff_stride % WORDS_PER_LINE, 0);
                 assert_eq!(layout.syscall_wait_stride % WORDS_PER_LINE, 0);
                 assert!(layout.handoff_stride >= locks * nodes);

@@ -15,11 +15,15 @@ use support::{daemon, events, host, median, storm};
 const ROUNDS: usize = 7;
 
 fn main() {
-    // `cargo bench` passes its own arguments, `cargo test` none: only a real
-    // bench run measures.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    // `cargo bench` passes `--bench`, `cargo test` does not: only a real bench
+    // run measures. A further word picks sections by name.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
         return;
     }
+    let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let sections: [(&str, fn() -> String); 3] =
+        [("kernel", kernel_time), ("throughput", throughput), ("daemon", daemon_cost)];
     let mut page = String::from(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`. Absolute times are this machine's alone; the ratios are \
@@ -27,14 +31,18 @@ fn main() {
          quoted with the range in brackets.\n\n",
     );
     let _ = writeln!(page, "Machine: {}.\n", host());
-    for section in [kernel_time, throughput, daemon_cost] {
-        let text = section();
-        println!("{text}");
-        page.push_str(&text);
+    for (name, section) in sections {
+        if picked.is_empty() || picked.iter().any(|pick| *pick == name) {
+            let text = section();
+            println!("{text}");
+            page.push_str(&text);
+        }
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
-    std::fs::write(path, page).expect("docs/benchmarks.md can be written");
-    println!("written to docs/benchmarks.md");
+    if picked.is_empty() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+        std::fs::write(path, page).expect("docs/benchmarks.md can be written");
+        println!("written to docs/benchmarks.md");
+    }
 }
 
 /// A figure with its range over the rounds.

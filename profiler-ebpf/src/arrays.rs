@@ -7,9 +7,9 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::{bpf_get_numa_node_id, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use profiler_common::inflight::{self, Bucket};
+use profiler_common::inflight::{self, Line};
 use profiler_common::layout::{
-    CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
+    CallState, CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
 };
 use profiler_common::watch::{self, TABLE_LEN, WatchEntry};
 
@@ -28,10 +28,9 @@ pub(crate) static SYSCALL_WAITS: Array<u64> = Array::with_max_entries(1, BPF_F_M
 #[map]
 pub(crate) static LOCKS: Array<LockState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static WAITS_INFLIGHT: Array<Bucket<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static TASKS: Array<Line<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static SYSCALLS_INFLIGHT: Array<Bucket<u64>> =
-    Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static CALLS: Array<CallState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static ERRNOS: Array<ErrnoSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -45,8 +44,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     series: 0,
     handoff_stride: 0,
     syscall_wait_stride: 0,
-    waits_mask: 0,
-    syscalls_mask: 0,
+    tasks_mask: 0,
+    tasks_group: 0,
     task_nsproxy: 0,
     nsproxy_mnt_ns: 0,
 };
@@ -123,17 +122,27 @@ pub(crate) fn count_drop(state: &mut CpuState, why: Drop) {
     }
 }
 
-/// The two buckets of `table` in which thread `tid` looks.
-#[inline(always)]
-pub(crate) fn buckets(
-    table: &'static Array<Bucket<u64>>,
-    mask: u32,
-    tid: u32,
-) -> Option<(&'static Bucket<SharedWord>, &'static Bucket<SharedWord>)> {
-    let (first, second) = inflight::bucket_indices(tid, mask);
-    let first = table.get_ptr(first)?.cast::<Bucket<SharedWord>>();
-    let second = table.get_ptr(second)?.cast::<Bucket<SharedWord>>();
-    // SAFETY: live array elements; `SharedWord` has the layout of `u64` and
-    // allows for other writers.
-    Some(unsafe { (&*first, &*second) })
+/// The table of tasks that wait or are in a mount call.
+pub(crate) struct Tasks;
+
+impl inflight::Table for Tasks {
+    type Word = SharedWord;
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        layout!(tasks_mask)
+    }
+
+    #[inline(always)]
+    fn group(&self) -> u32 {
+        layout!(tasks_group)
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line<SharedWord>> {
+        let line = TASKS.get_ptr(index)?.cast::<Line<SharedWord>>();
+        // SAFETY: a live array element; `SharedWord` has the layout of `u64` and
+        // allows for other writers.
+        Some(unsafe { &*line })
+    }
 }

@@ -28,9 +28,14 @@ impl Word for SharedWord {
     }
 
     #[inline(always)]
-    fn swap(&self, value: u64) -> u64 {
-        // SAFETY: as in `load`.
-        unsafe { intrinsics::atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(self.0.get(), value) }
+    fn store_release(&self, value: u64) {
+        if cfg!(bpf_target_arch = "x86_64") {
+            // This machine keeps stores in order.
+            self.store(value);
+        } else {
+            // SAFETY: as in `load`.
+            unsafe { swap(self.0.get(), value) };
+        }
     }
 
     #[inline(always)]
@@ -45,6 +50,12 @@ impl Word for SharedWord {
         };
         exchanged
     }
+
+    #[inline(always)]
+    fn add(&self, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { add(self.0.get(), value) }
+    }
 }
 
 /// Writes `value` to the word at `word`, with a full barrier; what it held.
@@ -54,8 +65,8 @@ impl Word for SharedWord {
 /// `word` points into a shared array, aligned.
 #[inline(always)]
 pub(crate) unsafe fn swap(word: *mut u64, value: u64) -> u64 {
-    // SAFETY: the caller's promise; `SharedWord` is a transparent `u64`.
-    unsafe { &*word.cast::<SharedWord>() }.swap(value)
+    // SAFETY: the caller's promise.
+    unsafe { intrinsics::atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, value) }
 }
 
 /// Adds to the word at `word` in one step.

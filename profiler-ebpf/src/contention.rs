@@ -14,11 +14,11 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use profiler_common::flags;
 use profiler_common::histogram::bucket_index;
-use profiler_common::inflight::{self, Begin, Key};
+use profiler_common::inflight::{self, Begin, Wait};
 use profiler_common::layout::Drop;
 use profiler_common::watch::WatchEntry;
 
-use crate::arrays::{self, count_drop, layout};
+use crate::arrays::{self, Tasks, count_drop, layout};
 use crate::atomic;
 
 #[btf_tracepoint(function = "contention_begin")]
@@ -73,8 +73,8 @@ fn end(ctx: &impl EbpfContext) {
 #[inline(always)]
 fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
     let series = lock.series_of(contention_flags);
-    let state = arrays::cpu_state(arrays::cpu())?;
     if !lock.sleeps() {
+        let state = arrays::cpu_state(arrays::cpu())?;
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         if !state.spins.push(series, now) {
@@ -83,16 +83,15 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
         return Some(());
     }
     let tid = bpf_get_current_pid_tgid() as u32;
-    let (first, second) = arrays::buckets(&arrays::WAITS_INFLIGHT, layout!(waits_mask), tid)?;
-    let key = Key::new(tid, series, arrays::node());
     let may_continue = contention_flags & flags::MUTEX != 0;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    match inflight::begin(first, second, key, now, may_continue) {
-        Begin::Started | Begin::Continued => {}
-        Begin::Replaced => count_drop(state, Drop::UnmatchedBegin),
-        Begin::Full => count_drop(state, Drop::InflightFull),
-    }
+    let lost = match inflight::begin_wait(&Tasks, tid, series, arrays::node(), now, may_continue) {
+        Begin::Started | Begin::Continued => return Some(()),
+        Begin::Replaced => Drop::UnmatchedBegin,
+        Begin::Full => Drop::InflightFull,
+    };
+    count_drop(arrays::cpu_state(arrays::cpu())?, lost);
     Some(())
 }
 
@@ -107,41 +106,39 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
     let state = arrays::cpu_state(cpu)?;
     state.node_plus_one = u64::from(node) + 1;
 
-    let (series, start, begin_node) = if lock.sleeps() {
-        let (first, second) = arrays::buckets(&arrays::WAITS_INFLIGHT, layout!(waits_mask), tid)?;
-        let Some((key, start)) = inflight::end(first, second, tid) else {
-            count_drop(state, Drop::UnmatchedEnd);
-            return Some(());
-        };
-        if key.what().wrapping_sub(lock.series) >= lock.series_count() {
-            // The slot is about another lock, whose end was not seen.
-            count_drop(state, Drop::UnmatchedEnd);
-            return Some(());
-        }
-        (key.what(), start, key.detail())
-    } else {
-        let Some((series, start, lost)) = state.spins.pop(lock.series, lock.series_count()) else {
-            count_drop(state, Drop::UnmatchedEnd);
-            return Some(());
-        };
+    let wait = if lock.sleeps() {
+        let wait = inflight::end_wait(&Tasks, tid);
+        // A slot about another lock: the end of that wait was not seen.
+        wait.filter(|wait| wait.series.wrapping_sub(lock.series) < lock.series_count())
+    } else if let Some((series, start_ns, lost)) = state.spins.pop(lock.series, lock.series_count())
+    {
         if lost != 0 {
             count_drop(state, Drop::UnmatchedEnd);
         }
-        (series, start, node)
+        Some(Wait { series, node, start_ns, call: inflight::current_call(&Tasks, tid) })
+    } else {
+        None
+    };
+    let Some(wait) = wait else {
+        count_drop(state, Drop::UnmatchedEnd);
+        return Some(());
     };
 
-    let waited = if now >= start {
-        now - start
+    let waited_ns = if now >= wait.start_ns {
+        now - wait.start_ns
     } else {
         count_drop(state, Drop::ClockBackwards);
         0
     };
-    book(cpu, series, waited, ret != 0, node != begin_node)?;
     state.waits += 1;
+    book(cpu, wait.series, waited_ns, ret != 0, node != wait.node)?;
     if ret == 0 {
         hand_off(cpu, node, lock.lock)?;
     }
-    charge_syscall(cpu, tid, lock.lock, waited)
+    match wait.call {
+        Some(call) => charge(cpu, call, lock.lock, waited_ns),
+        None => Some(()),
+    }
 }
 
 /// Adds a wait to this CPU's bank.
@@ -170,11 +167,19 @@ fn book(cpu: u32, series: u8, waited: u64, failed: bool, migrated: bool) -> Opti
 }
 
 /// Counts from which node to which the lock went.
+///
+/// The shared word is written only when the lock changes node, so that CPUs of
+/// one node can all keep its cache line.
 #[inline(always)]
 fn hand_off(cpu: u32, node: u32, lock: u8) -> Option<()> {
     let shared = arrays::LOCKS.get_ptr_mut(u32::from(lock))?;
+    let to = u64::from(node) + 1;
     // SAFETY: a word of a live array element.
-    let from = unsafe { atomic::swap(&raw mut (*shared).last_node_plus_one, u64::from(node) + 1) };
+    let from = unsafe {
+        let last = &raw mut (*shared).last_node_plus_one;
+        let from = last.read_volatile();
+        if from == to { from } else { atomic::swap(last, to) }
+    };
     if from == 0 {
         return Some(());
     }
@@ -186,15 +191,13 @@ fn hand_off(cpu: u32, node: u32, lock: u8) -> Option<()> {
     Some(())
 }
 
-/// Charges the wait to the mount call that the task is in, if any.
+/// Charges a wait to the mount call that the task is in.
 #[inline(always)]
-fn charge_syscall(cpu: u32, tid: u32, lock: u8, waited: u64) -> Option<()> {
-    let (first, second) = arrays::buckets(&arrays::SYSCALLS_INFLIGHT, layout!(syscalls_mask), tid)?;
-    let call = inflight::find(first, second, tid)?.what();
+fn charge(cpu: u32, call: u8, lock: u8, waited_ns: u64) -> Option<()> {
     let index =
         cpu * layout!(syscall_wait_stride) + u32::from(call) * layout!(locks) + u32::from(lock);
     let counter = arrays::SYSCALL_WAITS.get_ptr_mut(index)?;
     // SAFETY: a live array element of this CPU.
-    unsafe { *counter += waited };
+    unsafe { *counter += waited_ns };
     Some(())
 }

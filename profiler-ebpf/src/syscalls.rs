@@ -12,13 +12,14 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use profiler_common::inflight::{self, Begin, DETAIL_MASK, Key};
+use profiler_common::inflight::{self, Begin};
 use profiler_common::layout::{
-    CpuState, Drop, ERRNO_PROBES, ERRNO_SLOTS, errno_key, errno_slot, syscall_bucket_index,
+    CallState, CpuState, Drop, ERRNO_PROBES, ERRNO_SLOTS, errno_key, errno_slot,
+    syscall_bucket_index,
 };
 use profiler_common::syscalls::{CLONE_NEWNS, SYSCALLS, When};
 
-use crate::arrays::{self, count_drop, layout};
+use crate::arrays::{self, Tasks, count_drop, layout};
 use crate::atomic;
 
 /// Numbers that a system call of this machine can have.
@@ -107,47 +108,46 @@ fn mount_call(number: i32) -> Option<(u8, u8)> {
     Some((call, when))
 }
 
-/// Set in [`Key::detail`] of a call that counts whatever comes of it; the other
-/// bits are then unused, else they hold the fingerprint of the mount namespace
-/// that the task was in.
-const COUNTS: u32 = 1 << 21;
-
 /// Notes that the task enters a mount call. `argument` is the flags, the
 /// pointer to them, or the namespace kinds, as `when` says.
 #[inline(always)]
 fn enter(call: u8, when: u8, argument: u64) -> Option<()> {
     let state = arrays::cpu_state(arrays::cpu())?;
-    let detail = if when == When::Always as u8 {
-        COUNTS
-    } else if when == When::FirstArgumentNewns as u8 {
+    let mut from_namespace = 0;
+    if when == When::FirstArgumentNewns as u8 {
         if argument & CLONE_NEWNS == 0 {
             return None;
         }
-        COUNTS
     } else if when == When::CloneArgsNewns as u8 {
         // SAFETY: the helper checks the address; flags come first in the struct.
         match unsafe { bpf_probe_read_user(argument as *const u64) } {
             Ok(flags) if flags & CLONE_NEWNS == 0 => return None,
-            Ok(_) => COUNTS,
+            Ok(_) => {}
             Err(_) => {
                 count_drop(state, Drop::CloneArgsUnreadable);
                 return None;
             }
         }
-    } else if argument & CLONE_NEWNS != 0 {
-        COUNTS
-    } else if argument == 0 {
-        mount_namespace_fingerprint()?
-    } else {
-        return None;
-    };
-    let tid = bpf_get_current_pid_tgid() as u32;
-    let (first, second) = arrays::buckets(&arrays::SYSCALLS_INFLIGHT, layout!(syscalls_mask), tid)?;
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if inflight::begin(first, second, Key::new(tid, call, detail), now, false) == Begin::Full {
-        count_drop(state, Drop::SyscallInflightFull);
+    } else if when == When::EntersMountNamespace as u8 && argument & CLONE_NEWNS == 0 {
+        if argument != 0 {
+            return None;
+        }
+        from_namespace = mount_namespace()?;
     }
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let (outcome, position) = inflight::enter_call(&Tasks, tid, call);
+    match outcome {
+        Begin::Full => {
+            count_drop(state, Drop::SyscallInflightFull);
+            return None;
+        }
+        Begin::Replaced => count_drop(state, Drop::UnmatchedSyscall),
+        Begin::Started | Begin::Continued => {}
+    }
+    let slot = arrays::CALLS.get_ptr_mut(position)?;
+    // SAFETY: a live array element that belongs to the task's slot; the clock
+    // is a helper without arguments.
+    unsafe { *slot = CallState { start_ns: bpf_ktime_get_ns(), from_namespace } };
     Some(())
 }
 
@@ -159,24 +159,24 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
     let tid = bpf_get_current_pid_tgid() as u32;
     let cpu = arrays::cpu();
     let state = arrays::cpu_state(cpu)?;
-    let (first, second) = arrays::buckets(&arrays::SYSCALLS_INFLIGHT, layout!(syscalls_mask), tid)?;
-    let Some((key, start)) = inflight::end(first, second, tid) else {
+    let entered = inflight::exit_call(&Tasks, tid, |entered, position| {
+        // SAFETY: a live array element that belongs to the task's slot.
+        let slot = unsafe { arrays::CALLS.get_ptr(position)?.read() };
+        (entered == call).then_some(slot)
+    });
+    let Some(entered) = entered else {
         // A call that counts only sometimes has no entry the other times.
         if when == When::Always as u8 {
             count_drop(state, Drop::UnmatchedSyscall);
         }
         return None;
     };
-    if key.what() != call {
-        count_drop(state, Drop::UnmatchedSyscall);
-        return None;
-    }
-    if key.detail() & COUNTS == 0 && (ret < 0 || mount_namespace_fingerprint()? == key.detail()) {
+    if entered.from_namespace != 0 && (ret < 0 || mount_namespace()? == entered.from_namespace) {
         return None;
     }
     state.node_plus_one = u64::from(arrays::node()) + 1;
-    book(cpu, call, now.saturating_sub(start), ret < 0)?;
     state.calls += 1;
+    book(cpu, call, now.saturating_sub(entered.start_ns), ret < 0)?;
     if ret < 0 {
         count_errno(state, call, ret)?;
     }
@@ -226,11 +226,11 @@ fn count_errno(state: &mut CpuState, call: u8, ret: i64) -> Option<()> {
     Some(())
 }
 
-/// 21 bits of the address of the task's mount namespace, to tell whether it
-/// changed; `None` when the kernel's field offsets are unknown or the task is
-/// exiting.
+/// Address of the task's mount namespace, to tell whether it changed; never
+/// leaves the kernel side. `None` when the kernel's field offsets are unknown or
+/// the task is exiting.
 #[inline(always)]
-fn mount_namespace_fingerprint() -> Option<u32> {
+fn mount_namespace() -> Option<u64> {
     let (task_nsproxy, nsproxy_mnt_ns) = (layout!(task_nsproxy), layout!(nsproxy_mnt_ns));
     if task_nsproxy == 0 {
         return None;
@@ -240,8 +240,6 @@ fn mount_namespace_fingerprint() -> Option<u32> {
         let task = bpf_get_current_task() as *const u8;
         let nsproxy: *const u8 =
             bpf_probe_read_kernel(task.wrapping_add(task_nsproxy as usize).cast()).ok()?;
-        let namespace: u64 =
-            bpf_probe_read_kernel(nsproxy.wrapping_add(nsproxy_mnt_ns as usize).cast()).ok()?;
-        Some((namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 43) as u32 & (DETAIL_MASK >> 1))
+        bpf_probe_read_kernel(nsproxy.wrapping_add(nsproxy_mnt_ns as usize).cast()).ok()
     }
 }

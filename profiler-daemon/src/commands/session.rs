@@ -162,8 +162,7 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
     let sizes = Sizes {
         cpus: settings.assume_cpus.unwrap_or(0).max(topology.cpus),
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
-        waits: settings.waits_in_flight,
-        calls: settings.mount_calls_in_flight,
+        tasks: settings.tasks_in_flight,
     };
     let programs = Programs::attach(object::bytes(), &watch, sizes, facts.namespace)?;
     Ok((programs, watch))

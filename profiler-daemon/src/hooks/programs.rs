@@ -19,10 +19,9 @@ pub struct Sizes {
     pub cpus: u32,
     /// Possible NUMA nodes.
     pub nodes: u32,
-    /// Sleeping waits in flight at once; `None` for the default.
-    pub waits: Option<u32>,
-    /// Mount calls in flight at once; `None` for the default.
-    pub calls: Option<u32>,
+    /// Tasks that may wait or be in a mount call at once; `None` for the
+    /// default.
+    pub tasks: Option<u32>,
 }
 
 /// Where the task's mount namespace is found, in bytes.
@@ -152,8 +151,7 @@ fn layout(watch: &WatchList, sizes: Sizes, namespace: Option<NamespaceOffsets>) 
         sizes.nodes,
         count(watch.locks.len()),
         count(watch.series.len()),
-        sizes.waits.unwrap_or(Layout::default_waits(sizes.cpus)),
-        sizes.calls.unwrap_or(Layout::default_syscalls(sizes.cpus)),
+        sizes.tasks.unwrap_or(Layout::default_tasks(sizes.cpus)),
     );
     if let Some(offsets) = namespace {
         layout.task_nsproxy = offsets.task_nsproxy;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use profiler_common::inflight::{self, Bucket, SLOTS};
+use profiler_common::inflight::{self, Line, Table};
 use profiler_common::layout::CpuState;
 use profiler_common::spin_stack::DEPTH;
 
@@ -15,23 +15,36 @@ const SUSPECT_AGE_NS: u64 = 2_000_000_000;
 /// include/linux/proc_ns.h): thread ids in the table are those of that one.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The tables of sleeping waits and of mount calls in flight.
-pub(super) struct InFlightTables {
-    waits: Mapping<Bucket<SharedWord>>,
-    calls: Mapping<Bucket<SharedWord>>,
+/// The table of tasks that wait or are in a mount call.
+pub(super) struct InFlight {
+    tasks: Tasks,
     /// `/proc`, if it shows the thread ids that the kernel side uses.
     proc: Option<PathBuf>,
     reclaimed: u64,
 }
 
-impl InFlightTables {
-    pub(super) fn new(
-        waits: Mapping<Bucket<SharedWord>>,
-        calls: Mapping<Bucket<SharedWord>>,
-    ) -> Self {
+struct Tasks(Mapping<Line<SharedWord>>);
+
+impl Table for Tasks {
+    type Word = SharedWord;
+
+    fn mask(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX) - 1
+    }
+
+    fn line(&self, index: u32) -> Option<&Line<SharedWord>> {
+        let index = usize::try_from(index).ok().filter(|index| *index < self.0.len())?;
+        // SAFETY: an element of the mapping, which is writable; `SharedWord`
+        // allows for other writers.
+        Some(unsafe { &*self.0.element(index) })
+    }
+}
+
+impl InFlight {
+    pub(super) fn new(tasks: Mapping<Line<SharedWord>>) -> Self {
         let initial = std::fs::read_link("/proc/self/ns/pid")
             .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE);
-        Self { waits, calls, proc: initial.then(|| PathBuf::from("/proc")), reclaimed: 0 }
+        Self { tasks: Tasks(tasks), proc: initial.then(|| PathBuf::from("/proc")), reclaimed: 0 }
     }
 
     /// Slots freed because their task was gone.
@@ -56,8 +69,7 @@ impl InFlightTables {
                 *oldest = (*oldest).max(now_ns.saturating_sub(start_ns));
             }
         };
-        self.reclaimed += visit(&self.waits, self.proc.as_deref(), now_ns, &mut count);
-        self.reclaimed += visit(&self.calls, self.proc.as_deref(), now_ns, |_, _| {});
+        self.reclaimed += visit(&self.tasks, self.proc.as_deref(), now_ns, &mut count);
         for cpu in 0..cpus.len() {
             let state = cpus.element(cpu);
             // SAFETY: fields of a mapped element; `entry` is below `DEPTH`.
@@ -82,33 +94,29 @@ impl InFlightTables {
     }
 }
 
-/// Shows every occupied slot to `count` as (what, start in ns), after freeing
-/// those whose task is gone; how many it freed.
+/// Shows every wait to `count` as (series, start in ns), after freeing the slots
+/// of waits whose task is gone; how many it freed.
 fn visit(
-    table: &Mapping<Bucket<SharedWord>>,
+    tasks: &Tasks,
     proc: Option<&Path>,
     now_ns: u64,
     mut count: impl FnMut(usize, u64),
 ) -> u64 {
     let mut freed = 0;
-    for index in 0..table.len() {
-        // SAFETY: an element of the mapping; `SharedWord` allows for other
-        // writers.
-        let bucket = unsafe { &*table.element(index) };
-        for slot in 0..SLOTS {
-            let slot = &bucket.slots[slot];
-            let Some((key, start_ns)) = inflight::observe(slot) else {
-                continue;
-            };
+    for index in 0..=tasks.mask() {
+        let Some(line) = tasks.line(index) else { continue };
+        for slot in &line.slots {
+            let Some((key, start)) = inflight::observe(slot) else { continue };
+            let (Some(series), Some(start_ns)) = (key.wait(), start) else { continue };
             let suspect = now_ns.saturating_sub(start_ns) > SUSPECT_AGE_NS;
             if suspect
                 && let Some(proc) = proc
                 && !proc.join(key.tid().to_string()).exists()
             {
-                freed += u64::from(inflight::reclaim(slot, key));
+                freed += u64::from(inflight::reclaim(tasks, index, slot, key));
                 continue;
             }
-            count(usize::from(key.what()), start_ns);
+            count(usize::from(series), start_ns);
         }
     }
     freed

@@ -89,10 +89,13 @@ impl Word for SharedWord {
     fn store(&self, value: u64) {
         self.0.store(value, Ordering::SeqCst);
     }
-    fn swap(&self, value: u64) -> u64 {
-        self.0.swap(value, Ordering::SeqCst)
+    fn store_release(&self, value: u64) {
+        self.0.store(value, Ordering::Release);
     }
     fn compare_exchange(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+    fn add(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::SeqCst);
     }
 }

@@ -19,12 +19,12 @@ use profiler_common::layout::{
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use self::banks::Banks;
-use self::inflight::InFlightTables;
+use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
 use crate::hooks::{LoadError, Programs, Series, WatchList};
 use crate::snapshot::{
-    Dropped, Handoff, Hook, Host, InFlight, LockWaits, Resolution, SCHEMA, Snapshot, SyscallCalls,
+    self, Dropped, Handoff, Hook, Host, LockWaits, Resolution, SCHEMA, Snapshot, SyscallCalls,
     SyscallErrors,
 };
 
@@ -64,7 +64,7 @@ pub struct Reader {
     syscall_waits: Mapping<u64>,
     errnos: Mapping<ErrnoSlot>,
     banks: Banks,
-    inflight: InFlightTables,
+    inflight: InFlight,
     misses: Misses,
     started: Instant,
 }
@@ -120,18 +120,11 @@ impl Reader {
                 &layout,
                 &subject.node_of_cpu,
             ),
-            inflight: InFlightTables::new(
-                Mapping::writable(
-                    maps::WAITS_INFLIGHT,
-                    array(maps::WAITS_INFLIGHT)?,
-                    entries_of(maps::WAITS_INFLIGHT),
-                )?,
-                Mapping::writable(
-                    maps::SYSCALLS_INFLIGHT,
-                    array(maps::SYSCALLS_INFLIGHT)?,
-                    entries_of(maps::SYSCALLS_INFLIGHT),
-                )?,
-            ),
+            inflight: InFlight::new(Mapping::writable(
+                maps::TASKS,
+                array(maps::TASKS)?,
+                entries_of(maps::TASKS),
+            )?),
             misses: Misses::new(programs.program_fds()),
             layout,
             subject,
@@ -153,7 +146,7 @@ impl Reader {
                 .locks
                 .iter()
                 .zip(inflight)
-                .map(|(lock, (waiters, oldest_ns))| InFlight {
+                .map(|(lock, (waiters, oldest_ns))| snapshot::InFlight {
                     lock: lock.clone(),
                     waiters,
                     oldest_ns,
