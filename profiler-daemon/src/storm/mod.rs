@@ -62,8 +62,8 @@ pub struct Options {
 impl Options {
     /// Workers on a machine with `cpus` CPUs, unless told otherwise: enough
     /// that some wait while others run.
-    pub const fn default_workers(cpus: u32) -> u32 {
-        cpus.saturating_mul(2)
+    pub const fn default_workers(cpus: NonZeroU32) -> NonZeroU32 {
+        cpus.saturating_add(cpus.get())
     }
 }
 
