@@ -64,11 +64,16 @@ struct Process {
     start_time: String,
 }
 
+/// The process, unless it is a zombie: then only its parent, or whoever adopted
+/// it, has to take note.
 fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command is in parentheses and may hold any character; after it come
     // the state, the parent and so on (proc_pid_stat(5)).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields[0] == "Z" {
+        return None;
+    }
     Some(Process { pid, parent: fields[1].parse().ok()?, start_time: fields[19].to_owned() })
 }
 
@@ -103,7 +108,8 @@ fn running_family(child: &Child) -> BTreeSet<Process> {
 }
 
 /// Waits until none of the processes is left. The supervisor is pid 1 of the
-/// storm's PID namespace, so once it is gone nothing else is in there.
+/// storm's PID namespace, so once it is gone, a zombie even, nothing else is in
+/// there (`zap_pid_ns_processes`, kernel/pid_namespace.c).
 fn assert_all_gone(family: &BTreeSet<Process>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
