@@ -62,8 +62,8 @@ pub struct Options {
 impl Options {
     /// Workers on a machine with `cpus` CPUs, unless told otherwise: enough
     /// that some wait while others run.
-    pub const fn default_workers(cpus: u32) -> u32 {
-        cpus.saturating_mul(2)
+    pub const fn default_workers(cpus: NonZeroU32) -> NonZeroU32 {
+        cpus.saturating_add(cpus.get())
     }
 }
 
@@ -186,6 +186,7 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
         &Outcome {
             duration: storm.ended.unwrap_or_else(Instant::now) - started,
             latencies: storm.latencies,
+            longest_ns: storm.longest_ns,
             interrupted: storm.interrupted,
             killed: storm.killed,
         },
@@ -228,6 +229,7 @@ impl Child {
 struct Collector {
     deadline: Instant,
     latencies: hdrhistogram::Histogram<u64>,
+    longest_ns: u64,
     starts: u64,
     first_failure: Option<(Op, i32)>,
     /// The workers were told to end.
@@ -243,6 +245,7 @@ impl Collector {
         Self {
             deadline: started + duration,
             latencies: new_histogram(),
+            longest_ns: 0,
             starts: 0,
             first_failure: None,
             stopping: false,
@@ -308,6 +311,7 @@ impl Collector {
         match Record::decode(record) {
             Some(Record::Started { latency_ns }) => {
                 self.starts += 1;
+                self.longest_ns = self.longest_ns.max(latency_ns);
                 self.latencies.saturating_record(latency_ns);
             }
             Some(Record::Failed { op, errno }) => {

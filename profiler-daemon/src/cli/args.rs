@@ -1,0 +1,288 @@
+//! The command line, as written.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
+
+use super::duration::parse_duration;
+use super::settings::{LogFormat, LogLevel};
+use crate::storm;
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0  fine
+  1  failed
+  2  wrong arguments or configuration
+  3  this kernel or these privileges do not allow it; the message says what is missing";
+
+/// Which kernel lock makes mounts wait, how long, on which NUMA node, and
+/// through which call
+#[derive(Debug, Parser)]
+#[command(
+    name = "lockprof",
+    version,
+    after_help = EXIT_CODES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: attach, aggregate, serve metrics
+    #[command(after_help = "\
+Examples:
+  lockprof daemon
+  lockprof daemon --listen 127.0.0.1:9800 --log-format json
+  lockprof daemon --config ./lockprof.toml --lock sb_lock
+
+SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it.")]
+    Daemon(DaemonArgs),
+    /// Measure for a while, or while a command runs, and print a table
+    #[command(after_help = "\
+Examples:
+  lockprof stat --duration 30s
+  lockprof stat --json > waits.json
+  lockprof stat -- runc run demo
+
+With a command, the exit status is the command's.")]
+    Stat(StatArgs),
+    /// Say what this kernel allows, which locks resolve, and which hooks attach
+    #[command(after_help = "\
+Examples:
+  lockprof doctor
+  lockprof doctor --json | jq .locks")]
+    Doctor(DoctorArgs),
+    /// Validate the configuration file, or print the default one
+    #[command(after_help = "\
+Examples:
+  lockprof config default > /etc/lockprof/lockprof.toml
+  lockprof config check")]
+    Config(ConfigArgs),
+    /// Make the load: container-like mount bursts in private namespaces
+    #[command(after_help = "\
+Examples:
+  lockprof storm --duration 30s
+  lockprof stat -- lockprof storm --workers 8 --mounts-per-start 100
+
+Needs root. All mounts are made in namespaces of the storm's own, and nothing is left behind,
+however it ends. The exit status is 1 if a mount failed.")]
+    Storm(StormArgs),
+    /// Print completions for a shell
+    #[command(after_help = "\
+Examples:
+  lockprof completions bash > /usr/share/bash-completion/completions/lockprof
+  lockprof completions zsh > \"${fpath[1]}/_lockprof\"")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man pages of all commands as roff
+    #[command(after_help = "\
+Examples:
+  lockprof man | man -l -")]
+    Man,
+}
+
+/// Arguments of `daemon`.
+#[derive(Args, Debug, Default)]
+pub struct DaemonArgs {
+    /// Configuration file [default: /etc/lockprof/lockprof.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address to serve on [default: 127.0.0.1:9723]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Form of log lines [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Least severe log lines to write [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// Which locks.
+    #[command(flatten)]
+    pub locks: LockArgs,
+    /// Sizes to assume.
+    #[command(flatten)]
+    pub assume: AssumeArgs,
+}
+
+/// Arguments of `stat`.
+#[derive(Args, Debug)]
+pub struct StatArgs {
+    /// How long to measure, for example 500ms, 10s or 1m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(conflicts_with = "command")]
+    pub duration: Duration,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Which locks.
+    #[command(flatten)]
+    pub locks: LockArgs,
+    /// Sizes to assume.
+    #[command(flatten)]
+    pub assume: AssumeArgs,
+    /// Measure while this command runs, instead of for a time
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Which locks.
+    #[command(flatten)]
+    pub locks: LockArgs,
+}
+
+/// Which locks to watch and how to find them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LockArgs {
+    /// Watch this lock of the catalogue as well (repeatable)
+    #[arg(long = "lock", value_name = "NAME")]
+    pub lock: Vec<String>,
+    /// Do not watch this lock (repeatable)
+    #[arg(long = "no-lock", value_name = "NAME")]
+    pub no_lock: Vec<String>,
+    /// System.map of the running kernel, for locks that kallsyms does not list
+    #[arg(long, value_name = "FILE")]
+    pub system_map: Option<PathBuf>,
+}
+
+/// Sizes of the kernel's arrays on another machine, for tests.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AssumeArgs {
+    /// Size the kernel's arrays for this many CPUs
+    #[arg(long, value_name = "N", hide = true, value_parser = value_parser!(u32).range(1..=8192))]
+    pub assume_cpus: Option<u32>,
+    /// Size the kernel's arrays for this many NUMA nodes
+    #[arg(long, value_name = "N", hide = true, value_parser = value_parser!(u32).range(1..=1024))]
+    pub assume_nodes: Option<u32>,
+}
+
+/// Arguments of `config`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Validate a configuration file; exit with 2 if anything in it is wrong
+    #[command(after_help = "\
+Examples:
+  lockprof config check
+  lockprof config check ./lockprof.toml")]
+    Check {
+        /// The file [default: /etc/lockprof/lockprof.toml]
+        file: Option<PathBuf>,
+    },
+    /// Print the default configuration, with comments
+    #[command(after_help = "\
+Examples:
+  lockprof config default > /etc/lockprof/lockprof.toml")]
+    Default,
+}
+
+/// Arguments of `storm`.
+#[derive(Args, Debug)]
+pub struct StormArgs {
+    /// Processes that start containers one after the other [default: 2 per CPU]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub workers: Option<u32>,
+    /// How long to go on, for example 500ms, 10s or 1m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// mount(2) calls in each start
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(value_parser = value_parser!(u32).range(0..=100_000))]
+    pub mounts_per_start: u32,
+    /// Processes that read /proc/self/mountinfo over and over
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = value_parser!(u32).range(0..=4096))]
+    pub readers: u32,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl StormArgs {
+    /// The storm to make on a machine with `cpus` CPUs.
+    pub fn options(&self, cpus: NonZeroU32) -> storm::Options {
+        let workers = self.workers.and_then(NonZeroU32::new);
+        storm::Options {
+            workers: workers.unwrap_or_else(|| storm::Options::default_workers(cpus)),
+            duration: self.duration,
+            mounts_per_start: self.mounts_per_start,
+            readers: self.readers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definitions_contradict_each_other_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_command_to_measure() {
+        let Command::Stat(stat) = parse("lockprof stat --json -- runc run --json x").unwrap()
+        else {
+            panic!("another command")
+        };
+        assert!(stat.json);
+        assert_eq!(stat.command, ["runc", "run", "--json", "x"]);
+    }
+
+    #[test]
+    fn a_time_and_a_command_exclude_each_other() {
+        assert!(parse("lockprof stat --duration 5s -- true").is_err());
+        assert!(parse("lockprof stat --duration 5s").is_ok());
+    }
+
+    #[test]
+    fn a_bad_duration_is_answered_with_examples() {
+        let error = parse("lockprof storm --duration 10").unwrap_err().to_string();
+        assert!(error.contains("for example 500ms, 10s or 1m"), "{error}");
+    }
+
+    #[test]
+    fn a_storm_has_two_workers_per_cpu_unless_told_otherwise() {
+        let cpus = NonZeroU32::new(3).unwrap();
+        let workers = |line| match parse(line) {
+            Ok(Command::Storm(storm)) => storm.options(cpus).workers.get(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(workers("lockprof storm"), 6);
+        assert_eq!(workers("lockprof storm --workers 8"), 8);
+        assert!(parse("lockprof storm --workers 0").is_err());
+    }
+}

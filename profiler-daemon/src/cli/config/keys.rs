@@ -1,0 +1,212 @@
+//! The keys of the configuration file, each declared once.
+
+use std::ops::RangeInclusive;
+
+use super::field::{Field, Problems, alternatives};
+use crate::cli::Settings;
+use crate::locks::LockKind;
+use crate::locks::choices::{Choices, CustomLock};
+
+/// A key outside `[[lock]]`.
+pub(super) struct Key {
+    /// Table that it is in; empty for the top level.
+    pub(super) table: &'static str,
+    /// Its name in the table.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) about: &'static str,
+    /// Value in the printed default, as TOML.
+    pub(super) value: &'static str,
+    /// Whether `value` is the default. If not, the default depends on the
+    /// machine, and the key is printed as a comment.
+    pub(super) is_default: bool,
+    /// Takes the value over.
+    pub(super) read: fn(&mut Settings, Field<'_>) -> Result<(), Problems>,
+}
+
+/// A key of `[[lock]]`.
+pub(super) struct LockKey {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) about: &'static str,
+    /// Value in the printed example, as TOML.
+    pub(super) value: &'static str,
+    /// Takes the value over.
+    pub(super) read: fn(&mut CustomLock, Field<'_>) -> Result<(), Problems>,
+}
+
+/// Bounds of what may be in flight: below, a few dozen waiting tasks would be
+/// lost; above, the arrays take hundreds of megabytes.
+const IN_FLIGHT: RangeInclusive<u32> = 64..=4_194_304;
+
+/// Longest name of a custom lock: it becomes a label value.
+const LONGEST_NAME: usize = 48;
+
+const ADDRESS: &str = "a string with address and port such as \"127.0.0.1:9723\"";
+const LOCKS: &str = "an array of lock names such as [\"sb_lock\"]";
+
+/// Keys in the order that the default is printed; the top level first, then
+/// table by table.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        table: "",
+        name: "listen",
+        about: "Address and port to serve on. There is no authentication: keep it on loopback, \
+                or behind something that asks who it is.",
+        value: "\"127.0.0.1:9723\"",
+        is_default: true,
+        read: |settings, field| {
+            settings.listen = field.parsed(ADDRESS, |text| text.parse().ok())?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "log",
+        name: "format",
+        about: "\"human\", \"json\", or \"auto\": human on a terminal, else json.",
+        value: "\"auto\"",
+        is_default: true,
+        read: |settings, field| {
+            settings.log.format = field.one_of()?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "log",
+        name: "level",
+        about: "Least severe lines to write: \"error\", \"warn\", \"info\", \"debug\" or \"trace\".",
+        value: "\"info\"",
+        is_default: true,
+        read: |settings, field| {
+            settings.log.level = field.one_of()?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "locks",
+        name: "enable",
+        about: "Locks of the catalogue to watch beside those that are on by default.",
+        value: "[]",
+        is_default: true,
+        read: |settings, field| {
+            settings.locks.enable = lock_names(field)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "locks",
+        name: "disable",
+        about: "Locks of the catalogue not to watch.",
+        value: "[]",
+        is_default: true,
+        read: |settings, field| {
+            settings.locks.disable = lock_names(field)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "resolve",
+        name: "system_map",
+        about: "System.map of the running kernel, for locks that /proc/kallsyms does not list. \
+                Empty for none: locks are then found in kernel text.",
+        value: "\"\"",
+        is_default: true,
+        read: |settings, field| {
+            let path = field.string("a string with the path of a file")?;
+            settings.locks.system_map = (!path.is_empty()).then(|| path.into());
+            Ok(())
+        },
+    },
+    Key {
+        table: "limits",
+        name: "waits_in_flight",
+        about: "Tasks that may wait for watched locks at once; more are counted as dropped. \
+                Default: 128 for each possible CPU, at least 512.",
+        value: "512",
+        is_default: false,
+        read: |settings, field| {
+            settings.waits_in_flight = Some(field.integer(&IN_FLIGHT)?);
+            Ok(())
+        },
+    },
+    Key {
+        table: "limits",
+        name: "mount_calls_in_flight",
+        about: "Mount system calls that may be under way at once; more are counted as dropped. \
+                Default: half of the waits that may be in flight by default.",
+        value: "256",
+        is_default: false,
+        read: |settings, field| {
+            settings.mount_calls_in_flight = Some(field.integer(&IN_FLIGHT)?);
+            Ok(())
+        },
+    },
+];
+
+/// Keys of `[[lock]]`; all must be given.
+pub(super) const LOCK_KEYS: &[LockKey] = &[
+    LockKey {
+        name: "name",
+        about: "Name in metrics: a lower-case letter, then up to 47 lower-case letters, digits \
+                and underscores.",
+        value: "\"cgroup_mutex\"",
+        read: |lock, field| {
+            let expected = "a lower-case letter and up to 47 lower-case letters, digits and \
+                            underscores, such as \"cgroup_mutex\"";
+            lock.name = field.parsed(expected, |text| is_name(text).then(|| text.to_owned()))?;
+            Ok(())
+        },
+    },
+    LockKey {
+        name: "symbol",
+        about: "Symbol in the kernel, or symbol+0x10 for a lock inside an object.",
+        value: "\"cgroup_mutex\"",
+        read: |lock, field| {
+            let expected = "a kernel symbol such as \"cgroup_mutex\" or \"init_mm+0x68\"";
+            // The name is checked apart, so any valid one will do here.
+            let fits = |symbol: &str| {
+                let lock = CustomLock {
+                    name: "lock".to_owned(),
+                    symbol: symbol.to_owned(),
+                    kind: LockKind::Mutex,
+                };
+                Choices { custom: vec![lock], ..Choices::default() }.check().is_ok()
+            };
+            lock.symbol = field.parsed(expected, |text| fits(text).then(|| text.to_owned()))?;
+            Ok(())
+        },
+    },
+    LockKey {
+        name: "kind",
+        about: "\"rwsem\", \"mutex\", \"spinlock\" or \"rwlock\".",
+        value: "\"mutex\"",
+        read: |lock, field| {
+            let names = LockKind::ALL.map(|kind| format!("\"{kind}\""));
+            lock.kind = field.parsed(&alternatives(&names), |text| {
+                LockKind::ALL.into_iter().find(|kind| kind.to_string() == text)
+            })?;
+            Ok(())
+        },
+    },
+];
+
+fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST_NAME
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Names of locks in the catalogue; every unknown one is a problem.
+fn lock_names(field: Field<'_>) -> Result<Vec<String>, Problems> {
+    let (mut names, mut problems) = (Vec::new(), Vec::new());
+    for element in field.strings(LOCKS)? {
+        let name = element.string(LOCKS)?.to_owned();
+        let alone = Choices { enable: vec![name.clone()], ..Choices::default() };
+        match alone.check() {
+            Ok(()) => names.push(name),
+            Err(error) => problems.extend(element.problem(format!("`{}`: {error}", field.key))),
+        }
+    }
+    if problems.is_empty() { Ok(names) } else { Err(problems) }
+}

@@ -1,0 +1,63 @@
+//! How the process ends.
+
+use std::process::ExitCode;
+
+use super::config::ConfigErrors;
+use crate::storm::StormError;
+
+/// Exit codes that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// It did what was asked.
+    Success = 0,
+    /// It failed.
+    Failure = 1,
+    /// The arguments or the configuration are wrong.
+    Usage = 2,
+    /// This kernel or these privileges do not allow it; the message names the
+    /// missing piece.
+    Refused = 3,
+}
+
+impl ExitStatus {
+    /// The status for an error that ends the process, by the first error in its
+    /// chain that decides it.
+    pub fn of(error: &anyhow::Error) -> Self {
+        for cause in error.chain() {
+            if cause.is::<ConfigErrors>() {
+                return Self::Usage;
+            }
+            if cause.downcast_ref::<StormError>().is_some_and(StormError::is_refusal) {
+                return Self::Refused;
+            }
+        }
+        Self::Failure
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_missing_privilege_is_a_refusal_below_any_context() {
+        let error = Err::<(), _>(StormError::NotPermitted).context("failed to storm").unwrap_err();
+        assert_eq!(ExitStatus::of(&error), ExitStatus::Refused);
+    }
+
+    #[test]
+    fn a_storm_that_broke_is_a_failure() {
+        let error = anyhow!(StormError::EndedEarly("signal 9".to_owned()));
+        assert_eq!(ExitStatus::of(&error), ExitStatus::Failure);
+        assert_eq!(ExitStatus::of(&anyhow!("anything else")), ExitStatus::Failure);
+    }
+}

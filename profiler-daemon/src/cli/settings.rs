@@ -1,0 +1,234 @@
+//! What to do, with every default filled in.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use clap::ValueEnum;
+
+use super::args::{AssumeArgs, DaemonArgs, LockArgs};
+use super::config::{self, ConfigError, ConfigErrors};
+use crate::locks::choices::Choices;
+
+/// Resolved settings of a command that measures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// What to log, and how.
+    pub log: LogSettings,
+    /// Which locks to watch and how to find them. Checked: every name is known,
+    /// none is both enabled and disabled.
+    pub locks: Choices,
+    /// Sleeping waits that may be in flight at once; `None` for the default by
+    /// number of CPUs (`Layout::default_waits`).
+    pub waits_in_flight: Option<u32>,
+    /// Mount calls that may be in flight at once; `None` for the default by
+    /// number of CPUs (`Layout::default_syscalls`).
+    pub mount_calls_in_flight: Option<u32>,
+    /// CPUs to size the kernel's arrays for, instead of the possible ones.
+    pub assume_cpus: Option<u32>,
+    /// NUMA nodes to size the kernel's arrays for, instead of the possible ones.
+    pub assume_nodes: Option<u32>,
+}
+
+/// What to log, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Least severe level that is written.
+    pub level: LogLevel,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// human on a terminal, else json
+    #[default]
+    Auto,
+    /// for people
+    Human,
+    /// one JSON object a line
+    Json,
+}
+
+/// Least severe level of log lines that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the levels of the `tracing` crate, under their own names")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9723)),
+            log: LogSettings::default(),
+            locks: Choices::default(),
+            waits_in_flight: None,
+            mount_calls_in_flight: None,
+            assume_cpus: None,
+            assume_nodes: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Settings of the daemon: defaults, then the configuration file, then the
+    /// command line. Reads the file anew every time, so SIGHUP calls it again.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with file and command line. A default file that
+    /// is not there is no error; a named one is.
+    pub fn load(args: &DaemonArgs) -> Result<Self, ConfigErrors> {
+        let mut settings = config::read_or_default(args.config.as_deref())?;
+        settings.listen = args.listen.unwrap_or(settings.listen);
+        settings.log.format = args.log_format.unwrap_or(settings.log.format);
+        settings.log.level = args.log_level.unwrap_or(settings.log.level);
+        settings.apply(&args.locks, &args.assume)?;
+        Ok(settings)
+    }
+
+    /// Settings of a command that does not read the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the command line.
+    pub fn from_flags(locks: &LockArgs, assume: &AssumeArgs) -> Result<Self, ConfigErrors> {
+        let mut settings = Self::default();
+        settings.apply(locks, assume)?;
+        Ok(settings)
+    }
+
+    fn apply(&mut self, args: &LockArgs, assume: &AssumeArgs) -> Result<(), ConfigErrors> {
+        let mut errors = Vec::new();
+        let flags = [("--lock", &args.lock), ("--no-lock", &args.no_lock)];
+        for (flag, name) in
+            flags.iter().flat_map(|(flag, names)| names.iter().map(move |n| (flag, n)))
+        {
+            let alone = Choices { enable: vec![name.clone()], ..Choices::default() };
+            let custom = self.locks.custom.iter().any(|lock| &lock.name == name);
+            match alone.check() {
+                Err(_) if custom => {}
+                Err(error) => errors.push(ConfigError::of_flag(flag, error)),
+                Ok(()) if args.lock.contains(name) && args.no_lock.contains(name) => {
+                    let error = format!("lock `{name}` is both enabled and disabled; remove one");
+                    errors.push(ConfigError::of_flag(flag, error));
+                }
+                Ok(()) => {}
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let Choices { enable, disable, custom, system_map } = &mut self.locks;
+        // A lock of the file's own: naming it again changes nothing, and not
+        // watching it drops it.
+        let is_custom = |name: &String| custom.iter().any(|lock| &lock.name == name);
+        let (on, off): (Vec<_>, Vec<_>) = (
+            args.lock.iter().filter(|n| !is_custom(n)).cloned().collect(),
+            args.no_lock.iter().filter(|n| !is_custom(n)).cloned().collect(),
+        );
+        disable.retain(|name| !on.contains(name));
+        enable.retain(|name| !off.contains(name));
+        enable.extend(on);
+        disable.extend(off);
+        custom.retain(|lock| !args.no_lock.contains(&lock.name));
+        if args.system_map.is_some() {
+            system_map.clone_from(&args.system_map);
+        }
+        self.assume_cpus = assume.assume_cpus;
+        self.assume_nodes = assume.assume_nodes;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    fn load(file: &str, args: DaemonArgs) -> Result<Settings, ConfigErrors> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lockprof.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::load(&DaemonArgs { config: Some(path), ..args })
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = "listen = \"127.0.0.1:1\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+                    [resolve]\nsystem_map = \"/a\"\n[locks]\ndisable = [\"tasklist_lock\", \"mount_lock\"]\n";
+        let args = DaemonArgs {
+            listen: Some("[::1]:2".parse().unwrap()),
+            log_level: Some(LogLevel::Warn),
+            locks: LockArgs {
+                lock: names(&["tasklist_lock", "sb_lock"]),
+                no_lock: names(&["rcu_exp_mutex"]),
+                system_map: Some("/b".into()),
+            },
+            ..DaemonArgs::default()
+        };
+        let settings = load(file, args).unwrap();
+        assert_eq!(settings.listen, "[::1]:2".parse().unwrap());
+        assert_eq!(settings.log, LogSettings { format: LogFormat::Json, level: LogLevel::Warn });
+        assert_eq!(settings.locks.enable, names(&["tasklist_lock", "sb_lock"]));
+        assert_eq!(settings.locks.disable, names(&["mount_lock", "rcu_exp_mutex"]));
+        assert_eq!(settings.locks.system_map, Some("/b".into()));
+        assert_eq!(settings.locks.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_lock_of_the_file_can_be_switched_off_by_name() {
+        let file = "[[lock]]\nname = \"cgroup\"\nsymbol = \"cgroup_mutex\"\nkind = \"mutex\"\n";
+        let off = |no_lock| DaemonArgs {
+            locks: LockArgs { no_lock, ..LockArgs::default() },
+            ..DaemonArgs::default()
+        };
+        assert_eq!(load(file, off(vec![])).unwrap().locks.custom.len(), 1);
+        let settings = load(file, off(names(&["cgroup"]))).unwrap();
+        assert_eq!(settings.locks, Choices::default());
+    }
+
+    #[test]
+    fn unknown_locks_on_the_command_line_are_all_named() {
+        let locks = LockArgs {
+            lock: names(&["mount_lok", "sb_lock"]),
+            no_lock: names(&["namespace", "sb_lock"]),
+            system_map: None,
+        };
+        let error = Settings::from_flags(&locks, &AssumeArgs::default()).unwrap_err().to_string();
+        assert!(error.contains("--lock: unknown lock `mount_lok`; did you mean `mount_lock`"));
+        assert!(
+            error.contains("--no-lock: unknown lock `namespace`; did you mean `namespace_sem`")
+        );
+        assert!(error.contains("`sb_lock` is both enabled and disabled"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let args = DaemonArgs { config: Some("/no/such.toml".into()), ..DaemonArgs::default() };
+        let error = Settings::load(&args).unwrap_err().to_string();
+        assert!(error.contains("/no/such.toml") && error.contains("lockprof config default"));
+    }
+}
