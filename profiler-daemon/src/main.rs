@@ -6,34 +6,62 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
-use anyhow::{Context, bail};
-use lockprof::cli::args::{ConfigCommand, StormArgs};
+use anyhow::Context;
+use lockprof::cli::Settings;
+use lockprof::cli::args::{AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, StatArgs, StormArgs};
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
+use lockprof::commands::{self, logging};
 use lockprof::storm;
 
 fn main() -> ExitCode {
-    cli::parse().map_or_else(|status| status, run).into()
+    cli::parse().map_or_else(Into::into, run)
 }
 
-fn run(command: Command) -> ExitStatus {
+fn run(command: Command) -> ExitCode {
     match dispatch(command) {
-        Ok(status) => status,
+        Ok(code) => code,
         Err(error) => {
             // Nothing is left to do when standard error is gone.
             let _ = writeln!(io::stderr(), "lockprof: {error:#}");
-            ExitStatus::of(&error)
+            ExitStatus::of(&error).into()
         }
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<ExitStatus> {
-    match command {
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let status = match command {
+        Command::Daemon(args) => daemon(&args),
+        Command::Stat(args) => return stat(args),
+        Command::Doctor(args) => doctor(&args),
         Command::Config(args) => config(args.command),
         Command::Storm(args) => storm(&args),
         Command::Completions { shell } => print(|out| generate::completions(shell, out)),
         Command::Man => print(|out| generate::man(out)),
-        Command::Daemon(_) | Command::Stat(_) | Command::Doctor(_) => bail!("not composed here"),
-    }
+    };
+    Ok(status?.into())
+}
+
+fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitStatus> {
+    let load = || Ok(Settings::load(args)?);
+    let settings = load()?;
+    logging::init(settings.log);
+    commands::daemon::run(settings, load)?;
+    Ok(ExitStatus::Success)
+}
+
+/// The exit code is that of the measured command, if there is one.
+fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
+    let settings = Settings::of_measurement(&args.locks, &args.assume)?;
+    logging::init(settings.log);
+    let StatArgs { duration, json, command, .. } = args;
+    let request = commands::stat::Request { duration, json, command };
+    Ok(commands::stat::run(&settings, &request)?.into())
+}
+
+fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitStatus> {
+    let settings = Settings::of_measurement(&args.locks, &AssumeArgs::default())?;
+    let measures = commands::doctor::run(&settings, args.json)?;
+    Ok(if measures { ExitStatus::Success } else { ExitStatus::Refused })
 }
 
 fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Witness, storm};
-use lockprof::cli::settings::Settings;
+use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 
 /// Waits that must be compared at least.

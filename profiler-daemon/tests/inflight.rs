@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lockprof::cli::settings::Settings;
+use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 
 /// Mounts in the table that is copied.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::{LOCKPROF, median};
 
 /// A running daemon, stopped when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     address: SocketAddr,
 }
 
 impl Daemon {
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
@@ -35,7 +35,7 @@ impl Daemon {
     }
 
     /// CPU time in % of a core while scraped once a second.
-    pub fn cpu_percent_while_scraped(&self, seconds: u32) -> f64 {
+    pub(crate) fn cpu_percent_while_scraped(&self, seconds: u32) -> f64 {
         let (before, started) = (self.cpu_seconds(), Instant::now());
         for second in 1..=seconds {
             self.get("/metrics");
@@ -60,13 +60,13 @@ impl Daemon {
     }
 
     /// Resident memory beside the mapped arrays, in MiB.
-    pub fn resident_mib(&self) -> f64 {
+    pub(crate) fn resident_mib(&self) -> f64 {
         let (all, arrays) = self.resident_kib();
         (all - arrays) / 1024.0
     }
 
     /// Size of the mapped arrays, in KiB.
-    pub fn arrays_kib(&self) -> f64 {
+    pub(crate) fn arrays_kib(&self) -> f64 {
         self.mappings()
             .iter()
             .filter(|(name, _, _)| name.contains("bpf-map"))
@@ -105,7 +105,7 @@ impl Daemon {
     }
 
     /// Median time of a scrape over one connection, in ms.
-    pub fn service_time_ms(&self, scrapes: usize) -> f64 {
+    pub(crate) fn service_time_ms(&self, scrapes: usize) -> f64 {
         let stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_nodelay(true).expect("a TCP option");
         let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
-use lockprof::cli::settings::Settings;
+use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 use lockprof::locks::catalogue;
 
@@ -24,7 +24,7 @@ impl Runs {
 }
 
 /// What the programs took over a while.
-pub struct Measured {
+pub(crate) struct Measured {
     begin: Runs,
     end: Runs,
     empty_begin: Runs,
@@ -34,12 +34,12 @@ pub struct Measured {
 
 impl Measured {
     /// Nanoseconds per event of lockprof's programs, begin and end alike.
-    pub fn mine_per_event(&self) -> f64 {
+    pub(crate) fn mine_per_event(&self) -> f64 {
         f64::midpoint(self.begin.per_event(), self.end.per_event())
     }
 
     /// Nanoseconds per event of the empty programs.
-    pub fn empty_per_event(&self) -> f64 {
+    pub(crate) fn empty_per_event(&self) -> f64 {
         f64::midpoint(self.empty_begin.per_event(), self.empty_end.per_event())
     }
 
@@ -49,7 +49,7 @@ impl Measured {
     ///
     /// For locks that begin once per wait (not mutexes), so that there are as
     /// many watched begins as waits.
-    pub fn watched_pair_ratio(&self, unwatched: &Self) -> Option<f64> {
+    pub(crate) fn watched_pair_ratio(&self, unwatched: &Self) -> Option<f64> {
         if self.waits < 500.0 {
             return None;
         }
@@ -65,7 +65,7 @@ impl Measured {
 }
 
 /// Watches only `locks` for `duration`, beside empty programs.
-pub fn measure(locks: &[&str], duration: Duration) -> Measured {
+pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
     let _stats = enable_stats();
     let mut settings = Settings::default();
     settings.locks.enable = locks

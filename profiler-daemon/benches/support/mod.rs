@@ -1,14 +1,14 @@
 //! Parts of the benchmark.
 
-pub mod daemon;
-pub mod events;
-pub mod storm;
+pub(crate) mod daemon;
+pub(crate) mod events;
+pub(crate) mod storm;
 
 /// The built binary.
-pub const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
+pub(crate) const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
 
 /// The middle value, or the mean of the two in the middle.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -20,14 +20,14 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// Possible CPUs of this machine.
-pub fn cpus() -> u32 {
+pub(crate) fn cpus() -> u32 {
     lockprof::kernel::topology::Topology::read(std::path::Path::new("/sys"))
         .expect("sysfs is mounted")
         .cpus
 }
 
 /// The machine in a few words.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()

@@ -13,17 +13,17 @@ fn command(duration: Duration) -> Command {
 }
 
 /// Container starts per second of one storm.
-pub fn starts_per_second(duration: Duration) -> f64 {
+pub(crate) fn starts_per_second(duration: Duration) -> f64 {
     let output = command(duration).output().expect("storm runs");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     summary["starts_per_second"].as_f64().expect("a number")
 }
 
 /// A storm that lasts as long as this.
-pub struct Background(Child);
+pub(crate) struct Background(Child);
 
 impl Background {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let child = command(Duration::from_secs(3600))
             .stdout(Stdio::null())
             .spawn()

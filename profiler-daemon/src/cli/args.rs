@@ -56,7 +56,8 @@ Examples:
   lockprof stat --json > waits.json
   lockprof stat -- runc run demo
 
-With a command, the exit status is the command's.")]
+With a command, the exit status is the command's. With --json as well, what the command prints goes
+to standard error, so that standard output is the JSON alone.")]
     Stat(StatArgs),
     /// Say what this kernel allows, which locks resolve, and which hooks attach
     #[command(after_help = "\
@@ -98,9 +99,6 @@ Examples:
 /// Arguments of `daemon`.
 #[derive(Args, Debug, Default)]
 pub struct DaemonArgs {
-    /// Configuration file [default: /etc/lockprof/lockprof.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Address to serve on [default: 127.0.0.1:9723]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
@@ -153,6 +151,9 @@ pub struct DoctorArgs {
 /// Which locks to watch and how to find them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LockArgs {
+    /// Configuration file [default: /etc/lockprof/lockprof.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Watch this lock of the catalogue as well (repeatable)
     #[arg(long = "lock", value_name = "NAME")]
     pub lock: Vec<String>,

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 use super::config::ConfigErrors;
+use crate::hooks::LoadError;
+use crate::locks::choices::ChoiceError;
+use crate::locks::resolve::NothingToWatch;
 use crate::storm::StormError;
 
 /// Exit codes that scripts rely on.
@@ -25,10 +28,13 @@ impl ExitStatus {
     /// chain that decides it.
     pub fn of(error: &anyhow::Error) -> Self {
         for cause in error.chain() {
-            if cause.is::<ConfigErrors>() {
+            if cause.is::<ConfigErrors>() || cause.is::<ChoiceError>() {
                 return Self::Usage;
             }
-            if cause.downcast_ref::<StormError>().is_some_and(StormError::is_refusal) {
+            let refused = cause.is::<NothingToWatch>()
+                || cause.downcast_ref::<LoadError>().is_some_and(LoadError::is_environment)
+                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_refusal);
+            if refused {
                 return Self::Refused;
             }
         }

@@ -18,12 +18,9 @@ pub struct Settings {
     /// Which locks to watch and how to find them. Checked: every name is known,
     /// none is both enabled and disabled.
     pub locks: Choices,
-    /// Sleeping waits that may be in flight at once; `None` for the default by
-    /// number of CPUs (`Layout::default_waits`).
-    pub waits_in_flight: Option<u32>,
-    /// Mount calls that may be in flight at once; `None` for the default by
-    /// number of CPUs (`Layout::default_syscalls`).
-    pub mount_calls_in_flight: Option<u32>,
+    /// Tasks that may wait or be in a mount call at once; `None` for the default
+    /// by number of CPUs (`Layout::default_tasks`).
+    pub tasks_in_flight: Option<u32>,
     /// CPUs to size the kernel's arrays for, instead of the possible ones.
     pub assume_cpus: Option<u32>,
     /// NUMA nodes to size the kernel's arrays for, instead of the possible ones.
@@ -63,26 +60,13 @@ pub enum LogLevel {
     Trace,
 }
 
-impl From<LogLevel> for tracing::Level {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9723)),
             log: LogSettings::default(),
             locks: Choices::default(),
-            waits_in_flight: None,
-            mount_calls_in_flight: None,
+            tasks_in_flight: None,
             assume_cpus: None,
             assume_nodes: None,
         }
@@ -98,7 +82,7 @@ impl Settings {
     /// Everything that is wrong with file and command line. A default file that
     /// is not there is no error; a named one is.
     pub fn load(args: &DaemonArgs) -> Result<Self, ConfigErrors> {
-        let mut settings = config::read_or_default(args.config.as_deref())?;
+        let mut settings = config::read_or_default(args.locks.config.as_deref())?;
         settings.listen = args.listen.unwrap_or(settings.listen);
         settings.log.format = args.log_format.unwrap_or(settings.log.format);
         settings.log.level = args.log_level.unwrap_or(settings.log.level);
@@ -106,15 +90,22 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Settings of a command that does not read the configuration file.
+    /// Settings of a command that measures without serving; as [`Settings::load`].
     ///
     /// # Errors
     ///
-    /// What is wrong with the command line.
-    pub fn from_flags(locks: &LockArgs, assume: &AssumeArgs) -> Result<Self, ConfigErrors> {
-        let mut settings = Self::default();
+    /// As [`Settings::load`].
+    pub fn of_measurement(locks: &LockArgs, assume: &AssumeArgs) -> Result<Self, ConfigErrors> {
+        let mut settings = config::read_or_default(locks.config.as_deref())?;
         settings.apply(locks, assume)?;
         Ok(settings)
+    }
+
+    /// Whether both have the same programs and arrays: nothing that only serving
+    /// is about counts.
+    pub fn measures_like(&self, other: &Self) -> bool {
+        let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
+        self.locks == other.locks && sizes(self) == sizes(other)
     }
 
     fn apply(&mut self, args: &LockArgs, assume: &AssumeArgs) -> Result<(), ConfigErrors> {
@@ -172,7 +163,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lockprof.toml");
         std::fs::write(&path, file).unwrap();
-        Settings::load(&DaemonArgs { config: Some(path), ..args })
+        let locks = LockArgs { config: Some(path), ..args.locks };
+        Settings::load(&DaemonArgs { locks, ..args })
     }
 
     #[test]
@@ -186,6 +178,7 @@ mod tests {
                 lock: names(&["tasklist_lock", "sb_lock"]),
                 no_lock: names(&["rcu_exp_mutex"]),
                 system_map: Some("/b".into()),
+                config: None,
             },
             ..DaemonArgs::default()
         };
@@ -215,9 +208,10 @@ mod tests {
         let locks = LockArgs {
             lock: names(&["mount_lok", "sb_lock"]),
             no_lock: names(&["namespace", "sb_lock"]),
-            system_map: None,
+            ..LockArgs::default()
         };
-        let error = Settings::from_flags(&locks, &AssumeArgs::default()).unwrap_err().to_string();
+        let error =
+            Settings::of_measurement(&locks, &AssumeArgs::default()).unwrap_err().to_string();
         assert!(error.contains("--lock: unknown lock `mount_lok`; did you mean `mount_lock`"));
         assert!(
             error.contains("--no-lock: unknown lock `namespace`; did you mean `namespace_sem`")
@@ -227,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_named_file_must_be_there() {
-        let args = DaemonArgs { config: Some("/no/such.toml".into()), ..DaemonArgs::default() };
+        let locks = LockArgs { config: Some("/no/such.toml".into()), ..LockArgs::default() };
+        let args = DaemonArgs { locks, ..DaemonArgs::default() };
         let error = Settings::load(&args).unwrap_err().to_string();
         assert!(error.contains("/no/such.toml") && error.contains("lockprof config default"));
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
-use crate::cli::settings::Settings;
+use crate::cli::Settings;
 use crate::serve::{self, Health, SnapshotSource};
 use crate::snapshot::Snapshot;
 
@@ -144,7 +144,7 @@ async fn reload(
         *server = Server::start(listener, current.clone());
         tracing::info!(listen = %settings.listen, "listening on another address");
     }
-    super::logging::set_level(&settings.log.level);
+    super::logging::set_level(settings.log.level);
     tracing::info!("reloaded");
     Ok(settings)
 }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::session::{Facts, attach, gather};
-use crate::cli::settings::Settings;
+use crate::cli::Settings;
 use crate::hooks::HookState;
 use crate::kernel::capabilities::Capabilities;
 use crate::locks::resolve::Resolution;

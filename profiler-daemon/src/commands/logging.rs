@@ -9,19 +9,23 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
-use crate::cli::settings::{LogFormat, LogLevel, LogSettings};
+use crate::cli::{LogFormat, LogLevel, LogSettings};
 
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Starts logging. Later calls change the level alone.
-pub fn init(settings: &LogSettings) {
+pub fn init(settings: LogSettings) {
     if LEVEL.get().is_some() {
-        set_level(&settings.level);
+        set_level(settings.level);
         return;
     }
-    let (filter, handle) = reload::Layer::new(level(&settings.level));
+    let (filter, handle) = reload::Layer::new(level(settings.level));
     let terminal = std::io::stderr().is_terminal();
-    let json = settings.format == LogFormat::Json;
+    let json = match settings.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
     // Fails only if something else installed a subscriber, as tests may.
@@ -31,7 +35,7 @@ pub fn init(settings: &LogSettings) {
 }
 
 /// Changes the level of a running log.
-pub fn set_level(to: &LogLevel) {
+pub fn set_level(to: LogLevel) {
     if let Some(handle) = LEVEL.get()
         && let Err(error) = handle.reload(level(to))
     {
@@ -39,7 +43,7 @@ pub fn set_level(to: &LogLevel) {
     }
 }
 
-fn level(of: &LogLevel) -> LevelFilter {
+const fn level(of: LogLevel) -> LevelFilter {
     match of {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

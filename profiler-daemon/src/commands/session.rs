@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::cli::settings::Settings;
+use crate::cli::Settings;
 use crate::hooks::programs::NamespaceOffsets;
-use crate::hooks::{LoadError, Programs, Sizes, WatchList, object};
+use crate::hooks::{Programs, Sizes, WatchList, object};
 use crate::kernel::btf::Btf;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::topology::{Topology, kernel_release};
-use crate::locks::choices::{ChoiceError, Choices};
-use crate::locks::resolve::{self, Resolution, Sources};
+use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::{Reader, Subject};
 use crate::snapshot::{self, Host, NumaNode, Snapshot};
 
@@ -40,7 +39,7 @@ impl Session {
     /// # Errors
     ///
     /// The kernel or the privileges do not allow it, no lock resolves, or the
-    /// locks cannot be watched together. See [`environment_refuses`].
+    /// locks cannot be watched together.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let facts = gather(settings)?;
         for resolution in &facts.resolutions {
@@ -118,11 +117,6 @@ pub struct Facts {
     namespace: Option<NamespaceOffsets>,
 }
 
-/// Whether an error is the user's: exit code 2.
-pub fn user_erred(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<ChoiceError>())
-}
-
 /// Looks at the kernel; attaches nothing.
 ///
 /// # Errors
@@ -131,9 +125,8 @@ pub fn user_erred(error: &anyhow::Error) -> bool {
 /// cannot be read.
 pub fn gather(settings: &Settings) -> anyhow::Result<Facts> {
     let topology = Topology::read(Path::new("/sys"))?;
-    let choices = choices(settings);
-    let sources = Sources::of_running_kernel(&choices, object::bytes());
-    let resolutions = resolve::resolve(&choices, &sources)?;
+    let sources = Sources::of_running_kernel(&settings.locks, object::bytes());
+    let resolutions = resolve::resolve(&settings.locks, &sources)?;
     let namespace = sources.btf.as_ref().ok().and_then(namespace_offsets);
     Ok(Facts { topology, kernel: kernel_release(), resolutions, namespace })
 }
@@ -175,15 +168,6 @@ fn namespace_offsets(btf: &Btf) -> Option<NamespaceOffsets> {
     })
 }
 
-fn choices(settings: &Settings) -> Choices {
-    Choices {
-        enable: settings.locks.enable.clone(),
-        disable: settings.locks.disable.clone(),
-        custom: settings.locks.custom.clone(),
-        system_map: settings.system_map.clone(),
-    }
-}
-
 fn host(facts: &Facts) -> Host {
     Host {
         kernel: facts.kernel.clone(),
@@ -214,19 +198,4 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// No lock of the watch list has a known address.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "none of the wanted locks was found in this kernel ({0}); `lockprof doctor` says what was tried for each"
-)]
-pub struct NothingToWatch(String);
-
-/// Whether an error is the kernel's or the privileges' doing: exit code 3.
-pub fn environment_refuses(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.is::<NothingToWatch>()
-            || cause.downcast_ref::<LoadError>().is_some_and(LoadError::is_environment)
-    })
 }

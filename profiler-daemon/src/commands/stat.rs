@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::session::Session;
 use super::table;
-use crate::cli::settings::Settings;
+use crate::cli::Settings;
 
 /// What to measure and how to show it.
 #[derive(Clone, Debug)]

@@ -57,6 +57,14 @@ impl std::fmt::Display for Reason {
     }
 }
 
+/// No wanted lock has a known address, so there is nothing to measure. Holds
+/// the reason.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "none of the wanted locks was found in this kernel ({0}); `lockprof doctor` says what was tried for each"
+)]
+pub struct NothingToWatch(pub String);
+
 /// Gives access to kernel text; called once, and only if some lock needs it.
 pub type OpenText<'a> = Box<dyn Fn() -> Result<Box<dyn TextSource>, TextError> + 'a>;
 

@@ -10,10 +10,10 @@ use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 
 /// The built binary.
-pub const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
+pub(crate) const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
 
 /// Notes that `test` cannot run here, where `cargo xtask test` counts it.
-pub fn skip(test: &str, reason: &str) {
+pub(crate) fn skip(test: &str, reason: &str) {
     let line = format!("SKIP {test}: {reason}\n");
     eprint!("{line}");
     if let Some(path) = std::env::var_os("LOCKPROF_SKIP_LOG") {
@@ -24,7 +24,7 @@ pub fn skip(test: &str, reason: &str) {
 }
 
 /// Why BPF cannot be used here, asked of the kernel itself.
-pub fn bpf_refused() -> Option<String> {
+pub(crate) fn bpf_refused() -> Option<String> {
     let output =
         Command::new(LOCKPROF).args(["doctor", "--json"]).output().expect("doctor can be run");
     if output.status.code() != Some(3) {
@@ -46,7 +46,7 @@ macro_rules! needs_bpf {
 }
 
 /// A command that makes the standard load for some seconds.
-pub fn storm(seconds: u32) -> Command {
+pub(crate) fn storm(seconds: u32) -> Command {
     let mut command = Command::new(LOCKPROF);
     command.args(["storm", "--workers", "8", "--readers", "2", "--duration"]);
     command.arg(format!("{seconds}s")).stdin(Stdio::null()).stdout(Stdio::null());
@@ -54,11 +54,11 @@ pub fn storm(seconds: u32) -> Command {
 }
 
 /// The independent counter: see `profiler-ebpf/src/bin/witness.rs`.
-pub struct Witness(Ebpf);
+pub(crate) struct Witness(Ebpf);
 
 impl Witness {
     /// Counts waits for the locks at `addresses` from now on.
-    pub fn attach(addresses: &[u64]) -> Self {
+    pub(crate) fn attach(addresses: &[u64]) -> Self {
         let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
         let mut watched = [0u64; 16];
         watched[..addresses.len()].copy_from_slice(addresses);
@@ -86,7 +86,7 @@ impl Witness {
     }
 
     /// Waits and their total in ns, by lock in the order of the addresses.
-    pub fn totals(&self, locks: usize) -> Vec<(u64, u64)> {
+    pub(crate) fn totals(&self, locks: usize) -> Vec<(u64, u64)> {
         let totals: Array<&MapData, [u64; 2]> =
             self.0.map("TOTALS").expect("it is there").try_into().expect("an array");
         (0..locks)

@@ -120,25 +120,13 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         table: "limits",
-        name: "waits_in_flight",
-        about: "Tasks that may wait for watched locks at once; more are counted as dropped. \
-                Default: 128 for each possible CPU, at least 512.",
-        value: "512",
+        name: "tasks_in_flight",
+        about: "Tasks that may wait for watched locks or be in a mount call at once; more are \
+                counted as dropped. Default: 192 for each possible CPU, at least 384.",
+        value: "384",
         is_default: false,
         read: |settings, field| {
-            settings.waits_in_flight = Some(field.integer(&IN_FLIGHT)?);
-            Ok(())
-        },
-    },
-    Key {
-        table: "limits",
-        name: "mount_calls_in_flight",
-        about: "Mount system calls that may be under way at once; more are counted as dropped. \
-                Default: half of the waits that may be in flight by default.",
-        value: "256",
-        is_default: false,
-        read: |settings, field| {
-            settings.mount_calls_in_flight = Some(field.integer(&IN_FLIGHT)?);
+            settings.tasks_in_flight = Some(field.integer(&IN_FLIGHT)?);
             Ok(())
         },
     },

@@ -50,8 +50,7 @@ fn the_printed_default_documents_every_key() {
 #[test]
 fn the_values_shown_as_comments_are_valid() {
     let settings = parse(&all_in_force(), Path::new("f.toml")).unwrap();
-    assert_eq!(settings.waits_in_flight, Some(512));
-    assert_eq!(settings.mount_calls_in_flight, Some(256));
+    assert_eq!(settings.tasks_in_flight, Some(384));
     assert_eq!(settings.locks.custom[0].symbol, "cgroup_mutex");
     assert_eq!(settings.locks.check(), Ok(()));
 }
@@ -74,8 +73,7 @@ fn every_key_reaches_its_setting() {
         [resolve]
         system_map = "/boot/System.map"
         [limits]
-        waits_in_flight = 0x1000
-        mount_calls_in_flight = 1_024
+        tasks_in_flight = 0x1_000
         [[lock]]
         name = "mmap"
         symbol = "init_mm+0x68"
@@ -91,8 +89,7 @@ fn every_key_reaches_its_setting() {
     assert_eq!(settings.locks.enable, ["sb_lock"]);
     assert_eq!(settings.locks.disable, ["tasklist_lock", "mount_lock"]);
     assert_eq!(settings.locks.system_map.as_deref(), Some(Path::new("/boot/System.map")));
-    assert_eq!(settings.waits_in_flight, Some(4096));
-    assert_eq!(settings.mount_calls_in_flight, Some(1024));
+    assert_eq!(settings.tasks_in_flight, Some(4096));
     let kinds: Vec<_> = settings.locks.custom.iter().map(|lock| lock.kind).collect();
     assert_eq!(kinds, [LockKind::Rwsem, LockKind::Mutex]);
 }
@@ -100,10 +97,10 @@ fn every_key_reaches_its_setting() {
 #[test]
 fn a_misspelt_key_is_named_with_file_line_and_the_nearest_key() {
     assert_eq!(
-        errors("\nlistn = \"127.0.0.1:1\"\n[limits]\nwait_in_flight = 3"),
+        errors("\nlistn = \"127.0.0.1:1\"\n[limits]\ntask_in_flight = 3"),
         [
             "f.toml:2: unknown key `listn`; did you mean `listen`?",
-            "f.toml:4: unknown key `limits.wait_in_flight`; did you mean `limits.waits_in_flight`?",
+            "f.toml:4: unknown key `limits.task_in_flight`; did you mean `limits.tasks_in_flight`?",
         ]
     );
 }
@@ -115,7 +112,7 @@ fn a_key_in_the_wrong_table_and_a_misspelt_table_are_recognised() {
         ["f.toml:1: unknown key `level`; did you mean `log.level`?"]
     );
     assert_eq!(
-        errors("[limit]\nwaits_in_flight = 512"),
+        errors("[limit]\ntasks_in_flight = 512"),
         ["f.toml:1: unknown key `limit`; did you mean `limits`?"]
     );
     assert_eq!(
@@ -127,12 +124,12 @@ fn a_key_in_the_wrong_table_and_a_misspelt_table_are_recognised() {
 #[test]
 fn a_wrong_type_is_told_what_was_expected_and_found() {
     assert_eq!(
-        errors("listen = 9723\nlog = 1\n[limits]\nwaits_in_flight = \"many\"\n"),
+        errors("listen = 9723\nlog = 1\n[limits]\ntasks_in_flight = \"many\"\n"),
         [
             "f.toml:1: `listen`: expected a string with address and port such as \
              \"127.0.0.1:9723\", found integer",
             "f.toml:2: `log`: expected a table [log], found integer",
-            "f.toml:4: `limits.waits_in_flight`: expected an integer from 64 to 4194304, found string",
+            "f.toml:4: `limits.tasks_in_flight`: expected an integer from 64 to 4194304, found string",
         ]
     );
     assert_eq!(
@@ -148,16 +145,12 @@ fn a_wrong_type_is_told_what_was_expected_and_found() {
 #[test]
 fn a_value_out_of_bounds_is_told_the_bounds() {
     assert_eq!(
-        errors(
-            "listen = \"localhost\"\n[log]\nformat = \"xml\"\n[limits]\nwaits_in_flight = 63\n\
-                mount_calls_in_flight = -1"
-        ),
+        errors("listen = \"localhost\"\n[log]\nformat = \"xml\"\n[limits]\ntasks_in_flight = 63"),
         [
             "f.toml:1: `listen`: expected a string with address and port such as \
              \"127.0.0.1:9723\", found \"localhost\"",
             "f.toml:3: `log.format`: expected \"auto\", \"human\" or \"json\", found \"xml\"",
-            "f.toml:5: `limits.waits_in_flight`: expected an integer from 64 to 4194304, found 63",
-            "f.toml:6: `limits.mount_calls_in_flight`: expected an integer from 64 to 4194304, found -1",
+            "f.toml:5: `limits.tasks_in_flight`: expected an integer from 64 to 4194304, found 63",
         ]
     );
 }
