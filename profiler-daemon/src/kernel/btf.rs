@@ -254,19 +254,19 @@ impl Btf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Builds BTF by hand, type by type.
     #[derive(Default)]
-    struct Builder {
+    pub(crate) struct Builder {
         types: Vec<u8>,
         strings: Vec<u8>,
         count: u32,
     }
 
     impl Builder {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self { strings: vec![0], ..Self::default() }
         }
 
@@ -283,7 +283,7 @@ mod tests {
             self.types.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         }
 
-        fn add(&mut self, name: &str, info: u32, of: u32, rest: &[u32]) -> u32 {
+        pub(crate) fn add(&mut self, name: &str, info: u32, of: u32, rest: &[u32]) -> u32 {
             let name = self.string(name);
             self.words(&[name, info, of]);
             self.words(rest);
@@ -291,11 +291,16 @@ mod tests {
             self.count
         }
 
-        fn int(&mut self) -> u32 {
+        pub(crate) fn int(&mut self) -> u32 {
             self.add("int", 1 << 24, 4, &[32])
         }
 
-        fn composite(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+        pub(crate) fn composite(
+            &mut self,
+            kind: u32,
+            name: &str,
+            members: &[(&str, u32, u32)],
+        ) -> u32 {
             let rest: Vec<u32> = members
                 .iter()
                 .flat_map(|(name, of, bits)| [self.string(name), *of, *bits])
@@ -304,7 +309,7 @@ mod tests {
             self.add(name, kind << 24 | len, 64, &rest)
         }
 
-        fn build(self) -> Result<Btf, BtfError> {
+        pub(crate) fn build(self) -> Result<Btf, BtfError> {
             let types = u32::try_from(self.types.len()).unwrap();
             let strings = u32::try_from(self.strings.len()).unwrap();
             let mut bytes = vec![0x9f, 0xeb, 1, 0];

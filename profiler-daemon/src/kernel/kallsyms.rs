@@ -114,7 +114,7 @@ impl Kallsyms {
         // linked (scripts/kallsyms.c, sort_symbols()).
         let mut open: Vec<Box<str>> = Vec::new();
         let mut open_address = 0;
-        let mut all_zero = true;
+        let (mut any, mut all_zero) = (false, true);
         let mut text = String::new();
         for line in 1.. {
             text.clear();
@@ -130,6 +130,7 @@ impl Kallsyms {
                     line,
                     text: text.trim_end().escape_debug().to_string(),
                 })?;
+            any = true;
             all_zero &= address == 0;
             if module.is_none() && address > open_address {
                 for name in open.drain(..) {
@@ -153,7 +154,7 @@ impl Kallsyms {
                 });
             }
         }
-        if all_zero {
+        if any && all_zero {
             return Err(KallsymsError::Hidden);
         }
         let bound = |symbol: &'static str| {
@@ -189,14 +190,6 @@ impl Kallsyms {
             [symbol] if symbol.module.is_none() => Some((&**name, symbol)),
             _ => None,
         })
-    }
-
-    /// Names of the collected symbols at `address`.
-    pub fn names_at(&self, address: u64) -> impl Iterator<Item = &str> {
-        self.symbols
-            .iter()
-            .filter(move |(_, symbols)| symbols.iter().any(|symbol| symbol.address == address))
-            .map(|(name, _)| &**name)
     }
 
     /// Whether `address` is in the image's text, `_stext` to `_etext`.

@@ -2,7 +2,7 @@
 //!
 //! In: procfs, sysfs, BTF, a System.map that the user names, kernel text. Out:
 //! plain data. What a lock is called and which address is believed is up to
-//! [`locks`](crate::locks).
+//! the room `locks`.
 
 pub mod btf;
 

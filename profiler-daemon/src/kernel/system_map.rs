@@ -18,7 +18,7 @@ const WITNESSES: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum SystemMapError {
     /// It cannot be read as a symbol table.
-    #[error("failed to use {} as a System.map", path.display())]
+    #[error("failed to use {} as a System.map (some distributions install a stub; the real one is in the kernel's debug package)", path.display())]
     Table {
         /// Which file.
         path: PathBuf,
@@ -27,7 +27,7 @@ pub enum SystemMapError {
         source: KallsymsError,
     },
     /// A symbol is missing in one of the tables.
-    #[error("{} and the running kernel have too few functions in common to compare them (found {found}, need {WITNESSES} and `_text`); some distributions ship a stub, take the map from the kernel's debug package", path.display())]
+    #[error("{} and the running kernel have too few functions in common to compare them (found {found}, need {WITNESSES} and `_text`); take the whole map from the kernel's debug package", path.display())]
     TooFew {
         /// Which file.
         path: PathBuf,
@@ -171,7 +171,15 @@ ffffffff94000000 T _etext
     }
 
     #[test]
-    fn a_stub_map_is_refused() {
+    fn the_stub_that_debian_installs_is_refused_with_where_the_real_one_is() {
+        let stub = "ffffffffffffffff B The real System.map is in the -dbg package\n";
+        let error = read(stub, RUNNING).unwrap_err();
+        assert!(matches!(error, SystemMapError::Table { .. }));
+        assert!(error.to_string().contains("debug package"));
+    }
+
+    #[test]
+    fn a_map_with_too_few_functions_is_refused() {
         let stub = "ffffffff81000000 T _text\nffffffff81000000 T _stext\n\
                     ffffffff82000000 T _etext\nffffffff81000100 T one\n";
         let error = read(stub, RUNNING).unwrap_err();

@@ -20,7 +20,7 @@ const PROGRAM: &str = "read_text";
 pub enum TextError {
     /// The BPF object did not load.
     #[error(
-        "failed to load the BPF object for reading kernel text; `lockprof doctor` names missing capabilities"
+        "failed to load the BPF object for reading kernel text, which takes CAP_BPF and CAP_PERFMON"
     )]
     Object(#[source] Box<EbpfError>),
     /// The object lacks a program or map: it was built from other sources.

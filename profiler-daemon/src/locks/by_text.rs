@@ -221,6 +221,3 @@ fn describe(passed: Passed, kind: LockKind) -> String {
         Passed::Object(callees, _) => format!("`{}`", callees.join("` or `")),
     }
 }
-
-#[cfg(test)]
-mod tests;

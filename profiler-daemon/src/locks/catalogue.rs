@@ -274,7 +274,7 @@ pub const ENTRIES: &[Entry] = &[
         candidates: &[plain(
             "tasklist_lock",
             LockKind::Rwlock,
-            &[lock("release_task"), lock("__do_wait"), lock("copy_process")],
+            &[lock("release_task"), lock("__do_wait"), lock("do_wait"), lock("copy_process")],
         )],
     },
     Entry {

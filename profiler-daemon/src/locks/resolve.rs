@@ -157,7 +157,7 @@ pub fn resolve(choices: &Choices, sources: &Sources<'_>) -> Result<Vec<Resolutio
                     }
                 };
                 found.map(|found| (found, Method::Text)).map_err(|whys| {
-                    reasons.extend(failed(Method::Text, whys));
+                    reasons.push(failed(Method::Text, &whys));
                     reasons
                 })
             });
@@ -200,36 +200,39 @@ fn by_symbols(wanted: &Wanted<'_>, sources: &Sources<'_>) -> Result<(Found, Meth
     };
     match kallsyms {
         Ok(found) => return Ok((found, Method::Kallsyms)),
-        Err(whys) => reasons.extend(failed(Method::Kallsyms, whys)),
+        Err(whys) => reasons.push(failed(Method::Kallsyms, &whys)),
     }
     match (&sources.system_map, &sources.kallsyms) {
         (Some(Ok(map)), Ok(kallsyms)) => {
             let addresses = |name: &str| data(map.addresses(name), kallsyms);
             match by_symbol::find(wanted, addresses, &sources.btf) {
                 Ok(found) => return Ok((found, Method::SystemMap)),
-                Err(whys) => reasons.extend(failed(Method::SystemMap, whys)),
+                Err(whys) => reasons.push(failed(Method::SystemMap, &whys)),
             }
         }
-        (Some(Err(error)), _) => reasons.extend(failed(Method::SystemMap, vec![chain(error)])),
+        (Some(Err(error)), _) => reasons.push(failed(Method::SystemMap, &[chain(error)])),
         (Some(Ok(_)), Err(_)) | (None, _) => {}
     }
     Err(reasons)
 }
 
-/// Distinct addresses that are not code.
+/// Distinct addresses in the image that are not code. What lies below the
+/// image is no address: per-CPU data are listed by their offset.
 fn data(addresses: impl Iterator<Item = u64>, kallsyms: &Kallsyms) -> Vec<u64> {
-    let distinct: BTreeSet<_> = addresses.filter(|address| !kallsyms.is_text(*address)).collect();
+    let text = kallsyms.text();
+    let distinct: BTreeSet<_> =
+        addresses.filter(|address| *address >= text.start && !text.contains(address)).collect();
     distinct.into_iter().collect()
 }
 
 /// A reason of `method` that lists all of `whys`.
-fn failed(method: Method, whys: Vec<String>) -> Option<Reason> {
+fn failed(method: Method, whys: &[String]) -> Reason {
     let why = if whys.is_empty() {
         "the catalogue knows no function that takes it".to_owned()
     } else {
         whys.join(", ")
     };
-    Some(Reason { method, why })
+    Reason { method, why }
 }
 
 /// Two locks cannot share an address: a lock of the user that repeats one of
@@ -259,8 +262,12 @@ pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        // Some errors print their cause themselves.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -6,7 +6,7 @@
 //! in a kernel whose symbol table has functions only: code that takes the lock
 //! contains its address.
 //!
-//! Each instruction set is lowered to the few [`Effect`]s and [`Flow`]s that
+//! Each instruction set is lowered to the few effects and flows that
 //! matter here; one constant propagation over the blocks of the function then
 //! serves both. What is not understood makes a register unknown, never wrong.
 
@@ -93,6 +93,10 @@ type Registers = [Option<u64>; 32];
 
 const NOTHING_KNOWN: Registers = [None; 32];
 
+/// What is known at the start of each block, by index of its first
+/// instruction; `None` for a block that nothing has reached yet.
+type States = BTreeMap<usize, Option<Registers>>;
+
 /// What an instruction does to the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -141,8 +145,10 @@ struct Function<'a> {
 impl Function<'_> {
     fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
-        for (first, registers) in self.states() {
-            self.run(first, registers, &mut |event| events.push(event));
+        let states = self.states();
+        for (first, registers) in &states {
+            let Some(registers) = registers else { continue };
+            self.walk(*first, *registers, &states, &mut |event| events.push(event));
         }
         events
     }
@@ -154,8 +160,8 @@ impl Function<'_> {
 
     /// What is known at the start of each block: a fixed point in which every
     /// edge into a block can only take knowledge away.
-    fn states(&self) -> BTreeMap<usize, Registers> {
-        let mut states: BTreeMap<usize, Option<Registers>> = BTreeMap::new();
+    fn states(&self) -> States {
+        let mut states = States::new();
         for (i, instruction) in self.instructions.iter().enumerate() {
             let (Flow::Jump(to) | Flow::Branch(to)) = instruction.flow else {
                 if instruction.flow == Flow::Stop {
@@ -176,8 +182,7 @@ impl Function<'_> {
             let mut work = vec![root];
             while let Some(first) = work.pop() {
                 let Some(Some(registers)) = states.get(&first).copied() else { continue };
-                let leaders = &states;
-                let edges = self.edges(first, registers, |i| leaders.contains_key(&i));
+                let edges = self.walk(first, registers, &states, &mut |_| {});
                 for (target, incoming) in edges {
                     let Some(known) = states.get_mut(&target) else { continue };
                     let met = known.map_or(incoming, |known| meet(&known, &incoming));
@@ -188,58 +193,57 @@ impl Function<'_> {
                 }
             }
         }
-        states.into_iter().filter_map(|(first, s)| Some((first, s?))).collect()
+        states
     }
 
-    /// The blocks that the block at `first` leads to, with what is known there.
-    fn edges(
+    /// Executes the block at `first` and reports its events. Returns the blocks
+    /// that it leads to, with what is known there.
+    fn walk(
         &self,
         first: usize,
         mut registers: Registers,
-        leads: impl Fn(usize) -> bool,
+        states: &States,
+        report: &mut impl FnMut(Event),
     ) -> Vec<(usize, Registers)> {
         let mut edges = Vec::new();
         for (i, instruction) in self.instructions.iter().enumerate().skip(first) {
-            if i != first && leads(i) {
+            if i != first && states.contains_key(&i) {
                 edges.push((i, registers));
                 break;
             }
+            self.report(instruction, &registers, report);
             self.apply(instruction, &mut registers);
-            match instruction.flow {
-                Flow::Next | Flow::Call(_) => {}
-                Flow::Branch(to) => edges.extend(self.index(to).map(|to| (to, registers))),
-                Flow::Jump(to) => {
-                    edges.extend(self.index(to).map(|to| (to, registers)));
-                    break;
-                }
-                Flow::Stop => break,
+            if let Flow::Jump(to) | Flow::Branch(to) = instruction.flow {
+                edges.extend(self.index(to).map(|to| (to, registers)));
+            }
+            if matches!(instruction.flow, Flow::Jump(_) | Flow::Stop) {
+                break;
             }
         }
         edges
     }
 
-    /// Reports the events of the block at `first`, up to its last instruction.
-    fn run(&self, first: usize, mut registers: Registers, report: &mut impl FnMut(Event)) {
-        for instruction in self.instructions.iter().skip(first) {
-            let site = instruction.address;
-            if let Effect::Atomic { base, plus, .. } = instruction.effect
-                && let Some(base) = base.map_or(Some(0), |base| registers[base])
-            {
-                report(Event::Atomic { site, address: base.wrapping_add(plus) });
-            }
-            let target = match instruction.flow {
-                Flow::Call(target) => target,
-                Flow::Jump(to) | Flow::Branch(to) => Some(to).filter(|to| !self.contains(*to)),
-                Flow::Next | Flow::Stop => None,
-            };
-            if let Some(target) = target {
-                let arguments = self.arch.argument_registers().map(|register| registers[register]);
-                report(Event::Call { site, target, arguments });
-            }
-            self.apply(instruction, &mut registers);
-            if !matches!(instruction.flow, Flow::Next | Flow::Call(_)) {
-                break;
-            }
+    /// Reports what the instruction does with constants.
+    fn report(
+        &self,
+        instruction: &Instruction,
+        registers: &Registers,
+        report: &mut impl FnMut(Event),
+    ) {
+        let site = instruction.address;
+        if let Effect::Atomic { base, plus, .. } = instruction.effect
+            && let Some(base) = base.map_or(Some(0), |base| registers[base])
+        {
+            report(Event::Atomic { site, address: base.wrapping_add(plus) });
+        }
+        let target = match instruction.flow {
+            Flow::Call(target) => target,
+            Flow::Jump(to) | Flow::Branch(to) => Some(to).filter(|to| !self.contains(*to)),
+            Flow::Next | Flow::Stop => None,
+        };
+        if let Some(target) = target {
+            let arguments = self.arch.argument_registers().map(|register| registers[register]);
+            report(Event::Call { site, target, arguments });
         }
     }
 
