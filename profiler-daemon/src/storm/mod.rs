@@ -314,12 +314,13 @@ impl Collector {
                 self.longest_ns = self.longest_ns.max(latency_ns);
                 self.latencies.saturating_record(latency_ns);
             }
-            Some(Record::Failed { op, errno }) => {
-                if self.starts == 0 && self.first_failure.is_none() {
-                    self.first_failure = Some((op, errno));
-                }
+            Some(Record::Failed { op, errno })
+                if self.starts == 0 && self.first_failure.is_none() =>
+            {
+                self.first_failure = Some((op, errno));
             }
-            None => {}
+            // Later failures are in the counters.
+            Some(Record::Failed { .. }) | None => {}
         }
     }
 }
