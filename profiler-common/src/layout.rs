@@ -56,10 +56,11 @@ pub struct WaitSeries {
     pub migrated: u64,
     /// Waits that ended without the lock (interrupted or killed).
     pub failed: u64,
+    /// Contended acquisitions after one on the same node; those after one on
+    /// another node are in [`maps::HANDOFFS`].
+    pub handoffs_within_node: u64,
     /// Waits by [`histogram::bucket_index`].
     pub buckets: [u64; histogram::BUCKETS],
-    #[doc(hidden)]
-    pub pad: u64,
 }
 
 const _: () = assert!(size_of::<WaitSeries>() == 35 * CACHE_LINE);
@@ -229,11 +230,15 @@ pub struct TextWindow {
     pub bytes: [u8; TEXT_WINDOW],
 }
 
-/// Sizes and offsets that the programs get as read-only data, so that the
-/// verifier folds them into constants.
-#[repr(C)]
+/// What the programs get as read-only data, in one cache line: every event
+/// reads the first two words.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
+    /// See [`WatchTable::multiplier`](crate::watch::WatchTable::multiplier).
+    pub watch_multiplier: u64,
+    /// See [`WatchTable::occupied`](crate::watch::WatchTable::occupied).
+    pub watch_occupied: u64,
     /// Possible CPUs.
     pub cpus: u32,
     /// Possible NUMA nodes.
@@ -254,9 +259,11 @@ pub struct Layout {
     pub task_nsproxy: u32,
     /// Offset of `mnt_ns` in `nsproxy`, in bytes.
     pub nsproxy_mnt_ns: u32,
+    #[doc(hidden)]
+    pub pad: [u32; 2],
 }
 
-const _: () = assert!(size_of::<Layout>() == 40);
+const _: () = assert!(size_of::<Layout>() == CACHE_LINE);
 
 const WORDS_PER_LINE: u32 = (CACHE_LINE / size_of::<u64>()) as u32;
 
@@ -265,6 +272,8 @@ impl Layout {
     /// call at once; it is rounded up.
     pub const fn new(cpus: u32, nodes: u32, locks: u32, series: u32, tasks: u32) -> Self {
         Self {
+            watch_multiplier: 0,
+            watch_occupied: 0,
             cpus,
             nodes,
             locks,
@@ -275,6 +284,7 @@ impl Layout {
             tasks_group: GROUP,
             task_nsproxy: 0,
             nsproxy_mnt_ns: 0,
+            pad: [0; 2],
         }
     }
 

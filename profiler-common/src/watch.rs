@@ -11,6 +11,7 @@ use crate::flags;
 /// Entries in the table, a power of two.
 pub const TABLE_LEN: usize = 1 << TABLE_BITS;
 const TABLE_BITS: u32 = 6;
+const _: () = assert!(TABLE_LEN == u64::BITS as usize);
 /// Most locks that one watch list can hold.
 pub const MAX_LOCKS: usize = 32;
 
@@ -74,6 +75,9 @@ pub const fn table_index(address: u64, multiplier: u64) -> usize {
 pub struct WatchTable {
     /// Multiplier without collisions.
     pub multiplier: u64,
+    /// Bit `i` is set when entry `i` is in use: most events of other locks end
+    /// at this word, without a look at the table.
+    pub occupied: u64,
     /// Entries, at their [`table_index`].
     pub entries: [WatchEntry; TABLE_LEN],
 }
@@ -115,22 +119,26 @@ impl WatchTable {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             let multiplier = (z ^ (z >> 31)) | 1;
             let mut entries = [WatchEntry::default(); TABLE_LEN];
+            let mut occupied = 0;
             for lock in locks {
-                match entries.get_mut(table_index(lock.address, multiplier)) {
+                let index = table_index(lock.address, multiplier);
+                match entries.get_mut(index) {
                     Some(entry) if entry.address == 0 => *entry = *lock,
                     _ => continue 'search,
                 }
+                occupied |= 1 << index;
             }
-            return Ok(Self { multiplier, entries });
+            return Ok(Self { multiplier, occupied, entries });
         }
         Err(WatchError::NoMultiplier)
     }
 
     /// The watched lock at `address`: what a program does, for tests.
     pub fn find(&self, address: u64) -> Option<&WatchEntry> {
+        let index = table_index(address, self.multiplier);
         self.entries
-            .get(table_index(address, self.multiplier))
-            .filter(|entry| entry.address == address && address != 0)
+            .get(index)
+            .filter(|entry| self.occupied >> index & 1 == 1 && entry.address == address)
     }
 }
 

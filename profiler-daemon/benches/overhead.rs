@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use support::{daemon, events, host, median, storm};
 
-/// Rounds of each comparison.
+/// Rounds of each comparison, unless `LOCKPROF_BENCH_ROUNDS` says otherwise.
 const ROUNDS: usize = 7;
+
+fn rounds() -> usize {
+    std::env::var("LOCKPROF_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS)
+}
 
 fn main() {
     // `cargo bench` passes `--bench`, `cargo test` does not: only a real bench
@@ -66,11 +70,13 @@ fn kernel_time() -> String {
     let mut unwatched = Vec::new();
     let mut sleeping = Vec::new();
     let mut spinning = Vec::new();
+    let mut clock = Vec::new();
     let mut empty_ns = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         // A lock that a mount storm leaves alone: everything else is unwatched.
         let quiet = events::measure(&["rename_lock"], Duration::from_secs(3));
         unwatched.push(quiet.mine_per_event() / quiet.empty_per_event());
+        clock.push(quiet.clock_pair_ratio());
         empty_ns.push(quiet.empty_per_event());
         let of_sleeping = events::measure(&["namespace_sem"], Duration::from_secs(3));
         sleeping.extend(of_sleeping.watched_pair_ratio(&quiet));
@@ -100,7 +106,14 @@ fn kernel_time() -> String {
             verdict(median(values), goal)
         );
     }
-    let _ = writeln!(text, "\nAn empty program took {} ns per event.\n", ranged(&empty_ns, 0));
+    let _ = writeln!(
+        text,
+        "\nAn empty program took {} ns per event. A begin and end that do nothing but read the clock \
+         took {} times an empty pair: on this machine that is the least for anything that measures \
+         time, and the rest is what lockprof adds.\n",
+        ranged(&empty_ns, 0),
+        ranged(&clock, 2)
+    );
     text
 }
 
@@ -108,7 +121,7 @@ fn throughput() -> String {
     let mut without = Vec::new();
     let mut with = Vec::new();
     let mut ratios = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let bare = storm::starts_per_second(Duration::from_secs(4));
         let daemon = daemon::Daemon::start(&[]);
         let watched = storm::starts_per_second(Duration::from_secs(4));

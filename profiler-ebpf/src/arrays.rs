@@ -38,6 +38,8 @@ pub(crate) static TEXT: Array<TextWindow> = Array::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: Layout = Layout {
+    watch_multiplier: 0,
+    watch_occupied: 0,
     cpus: 0,
     nodes: 0,
     locks: 0,
@@ -48,9 +50,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     tasks_group: 0,
     task_nsproxy: 0,
     nsproxy_mnt_ns: 0,
+    pad: [0; 2],
 };
-#[unsafe(no_mangle)]
-static WATCH_MULTIPLIER: u64 = 0;
 #[unsafe(no_mangle)]
 static WATCH_TABLE: [WatchEntry; TABLE_LEN] =
     [WatchEntry { address: 0, lock: 0, series: 0, traits: 0, pad: [0; 5] }; TABLE_LEN];
@@ -65,16 +66,17 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// The watched lock at `address`: one multiplication, one load, one comparison,
-/// however many locks are watched.
+/// The watched lock at `address`: one multiplication, and for most other locks
+/// one test of a bit, however many locks are watched.
 #[inline(always)]
 pub(crate) fn watched(address: u64) -> Option<WatchEntry> {
-    // SAFETY: a static; volatile because user space sets its value at load time.
-    let multiplier = unsafe { (&raw const WATCH_MULTIPLIER).read_volatile() };
-    let index = watch::table_index(address, multiplier);
+    let index = watch::table_index(address, layout!(watch_multiplier));
+    if layout!(watch_occupied) >> index & 1 == 0 {
+        return None;
+    }
     // SAFETY: `table_index` is below `TABLE_LEN`, the length of the table.
     let entry = unsafe { (&raw const WATCH_TABLE).cast::<WatchEntry>().add(index) };
-    // SAFETY: as above; volatile for the same reason.
+    // SAFETY: as above; volatile because user space sets the value at load time.
     unsafe {
         if (&raw const (*entry).address).read_volatile() != address {
             return None;

@@ -15,7 +15,7 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use profiler_common::flags;
 use profiler_common::histogram::bucket_index;
 use profiler_common::inflight::{self, Begin, Wait};
-use profiler_common::layout::Drop;
+use profiler_common::layout::{Drop, WaitSeries};
 use profiler_common::watch::WatchEntry;
 
 use crate::arrays::{self, Tasks, count_drop, layout};
@@ -131,9 +131,9 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
         0
     };
     state.waits += 1;
-    book(cpu, wait.series, waited_ns, ret != 0, node != wait.node)?;
+    let bank = book(cpu, wait.series, waited_ns, ret != 0, node != wait.node)?;
     if ret == 0 {
-        hand_off(cpu, node, lock.lock)?;
+        hand_off(bank, cpu, node, lock.lock)?;
     }
     match wait.call {
         Some(call) => charge(cpu, call, lock.lock, waited_ns),
@@ -143,7 +143,13 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
 
 /// Adds a wait to this CPU's bank.
 #[inline(always)]
-fn book(cpu: u32, series: u8, waited: u64, failed: bool, migrated: bool) -> Option<()> {
+fn book(
+    cpu: u32,
+    series: u8,
+    waited: u64,
+    failed: bool,
+    migrated: bool,
+) -> Option<&'static mut WaitSeries> {
     let bank = arrays::WAITS.get_ptr_mut(cpu * layout!(series) + u32::from(series))?;
     // SAFETY: a live array element that only the end program on this CPU
     // writes, and the kernel does not run that twice at once on a CPU.
@@ -163,31 +169,32 @@ fn book(cpu: u32, series: u8, waited: u64, failed: bool, migrated: bool) -> Opti
     }
     // SAFETY: as above.
     unsafe { (&raw mut bank.finished).write_volatile(finished) };
-    Some(())
+    Some(bank)
 }
 
 /// Counts from which node to which the lock went.
 ///
 /// The shared word is written only when the lock changes node, so that CPUs of
-/// one node can all keep its cache line.
+/// one node can all keep its cache line; and the commonest handoff, within a
+/// node, is counted in the bank, whose line is at hand.
 #[inline(always)]
-fn hand_off(cpu: u32, node: u32, lock: u8) -> Option<()> {
+fn hand_off(bank: &mut WaitSeries, cpu: u32, node: u32, lock: u8) -> Option<()> {
     let shared = arrays::LOCKS.get_ptr_mut(u32::from(lock))?;
     let to = u64::from(node) + 1;
     // SAFETY: a word of a live array element.
     let from = unsafe {
         let last = &raw mut (*shared).last_node_plus_one;
-        let from = last.read_volatile();
-        if from == to { from } else { atomic::swap(last, to) }
+        if last.read_volatile() == to { to } else { atomic::swap(last, to) }
     };
-    if from == 0 {
-        return Some(());
+    if from == to {
+        bank.handoffs_within_node += 1;
+    } else if from != 0 {
+        let index =
+            cpu * layout!(handoff_stride) + u32::from(lock) * layout!(nodes) + (from as u32 - 1);
+        let counter = arrays::HANDOFFS.get_ptr_mut(index)?;
+        // SAFETY: a live array element of this CPU.
+        unsafe { *counter += 1 };
     }
-    let index =
-        cpu * layout!(handoff_stride) + u32::from(lock) * layout!(nodes) + (from as u32 - 1);
-    let counter = arrays::HANDOFFS.get_ptr_mut(index)?;
-    // SAFETY: a live array element of this CPU.
-    unsafe { *counter += 1 };
     Some(())
 }
 

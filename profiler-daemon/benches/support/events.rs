@@ -29,6 +29,8 @@ pub(crate) struct Measured {
     end: Runs,
     empty_begin: Runs,
     empty_end: Runs,
+    clock_begin: Runs,
+    clock_end: Runs,
     waits: f64,
 }
 
@@ -41,6 +43,11 @@ impl Measured {
     /// Nanoseconds per event of the empty programs.
     pub(crate) fn empty_per_event(&self) -> f64 {
         f64::midpoint(self.empty_begin.per_event(), self.empty_end.per_event())
+    }
+
+    /// Time of a begin and end that only read the clock, in empty pairs.
+    pub(crate) fn clock_pair_ratio(&self) -> f64 {
+        (self.clock_begin.per_event() + self.clock_end.per_event()) / (2.0 * self.empty_per_event())
     }
 
     /// Time of a watched begin and end together, in empty pairs. The time of
@@ -95,6 +102,8 @@ pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
                 of("contention_end_btf"),
                 of_empty("empty_begin"),
                 of_empty("empty_end"),
+                of_empty("clock_begin"),
+                of_empty("clock_end"),
             ],
             waits,
         )
@@ -111,6 +120,8 @@ pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
         end: difference(1),
         empty_begin: difference(2),
         empty_end: difference(3),
+        clock_begin: difference(4),
+        clock_end: difference(5),
         waits,
     }
 }
@@ -119,8 +130,12 @@ fn attach_empty() -> Ebpf {
     let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
     let btf = Btf::from_sys_fs().expect("this kernel has BTF");
     let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(&object).expect("it loads");
-    for (name, tracepoint) in [("empty_begin", "contention_begin"), ("empty_end", "contention_end")]
-    {
+    for (name, tracepoint) in [
+        ("empty_begin", "contention_begin"),
+        ("empty_end", "contention_end"),
+        ("clock_begin", "contention_begin"),
+        ("clock_end", "contention_end"),
+    ] {
         let program: &mut BtfTracePoint =
             ebpf.program_mut(name).expect("it is there").try_into().expect("tp_btf");
         program.load(tracepoint, &btf).expect("the verifier takes it");

@@ -153,6 +153,8 @@ fn layout(watch: &WatchList, sizes: Sizes, namespace: Option<NamespaceOffsets>) 
         count(watch.series.len()),
         sizes.tasks.unwrap_or(Layout::default_tasks(sizes.cpus)),
     );
+    layout.watch_multiplier = watch.table.multiplier;
+    layout.watch_occupied = watch.table.occupied;
     if let Some(offsets) = namespace {
         layout.task_nsproxy = offsets.task_nsproxy;
         layout.nsproxy_mnt_ns = offsets.nsproxy_mnt_ns;
@@ -173,7 +175,6 @@ fn load(
     loader
         .btf(btf)
         .override_global("LAYOUT", layout, true)
-        .override_global("WATCH_MULTIPLIER", &watch.table.multiplier, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)
         .override_global("SYSCALL_WHEN", &when[..], true);

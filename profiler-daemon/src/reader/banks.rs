@@ -24,10 +24,23 @@ pub(super) struct Banks {
     nodes: Vec<NodeTotals>,
 }
 
+/// Waits of a series on a node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waits {
+    /// Waits and their times.
+    pub(super) times: Times,
+    /// Waits that began on another node.
+    pub(super) migrated: u64,
+    /// Waits that ended without the lock.
+    pub(super) failed: u64,
+    /// Acquisitions after one on the same node.
+    pub(super) handoffs_within_node: u64,
+}
+
 #[derive(Default)]
 struct NodeTotals {
-    /// By series: times, migrated, failed.
-    waits: Vec<(Times, u64, u64)>,
+    /// By series.
+    waits: Vec<Waits>,
     /// By system call: times, errors.
     calls: Vec<(Times, u64)>,
 }
@@ -65,9 +78,9 @@ impl Banks {
         self.node_of_cpu[cpu]
     }
 
-    /// Times, migrated and failed waits of a series on a node.
-    pub(super) fn waits(&self, node: u32, series: usize) -> (Times, u64, u64) {
-        self.nodes[node as usize].waits[series].clone()
+    /// Waits of a series on a node.
+    pub(super) fn waits(&self, node: u32, series: usize) -> &Waits {
+        &self.nodes[node as usize].waits[series]
     }
 
     /// Times and errors of a system call on a node.
@@ -124,7 +137,7 @@ impl Banks {
             .filter(move |cpu| self.node_of_cpu[*cpu] as usize == node && self.seen[*cpu] != (0, 0))
     }
 
-    fn sum_waits(&self, node: usize, series: usize) -> (Times, u64, u64) {
+    fn sum_waits(&self, node: usize, series: usize) -> Waits {
         let mut sum = Sum::new();
         for cpu in self.cpus_of(node) {
             let bank = self.waits.element(cpu * self.series + series);
@@ -133,19 +146,20 @@ impl Banks {
                 sum.add(
                     &raw const (*bank).started,
                     &raw const (*bank).finished,
-                    [
+                    &[
                         &raw const (*bank).sum_ns,
                         &raw const (*bank).max_ns,
                         &raw const (*bank).migrated,
                         &raw const (*bank).failed,
+                        &raw const (*bank).handoffs_within_node,
                     ],
                     (&raw const (*bank).buckets).cast(),
                     BUCKETS,
                 );
             }
         }
-        let [migrated, failed] = sum.extra;
-        (sum.times(0), migrated, failed)
+        let [migrated, failed, handoffs_within_node] = sum.extra;
+        Waits { times: sum.times(0), migrated, failed, handoffs_within_node }
     }
 
     fn sum_calls(&self, node: usize, call: usize) -> (Times, u64) {
@@ -157,10 +171,9 @@ impl Banks {
                 sum.add(
                     &raw const (*bank).started,
                     &raw const (*bank).finished,
-                    [
+                    &[
                         &raw const (*bank).sum_ns,
                         &raw const (*bank).max_ns,
-                        &raw const (*bank).errors,
                         &raw const (*bank).errors,
                     ],
                     (&raw const (*bank).buckets).cast(),
@@ -177,17 +190,17 @@ impl Banks {
 struct Sum {
     sum_ns: u64,
     max_ns: u64,
-    /// The two counters that differ between the kinds of bank.
-    extra: [u64; 2],
+    /// The counters that differ between the kinds of bank.
+    extra: [u64; 3],
     buckets: [u64; BUCKETS],
 }
 
 impl Sum {
     const fn new() -> Self {
-        Self { sum_ns: 0, max_ns: 0, extra: [0; 2], buckets: [0; BUCKETS] }
+        Self { sum_ns: 0, max_ns: 0, extra: [0; 3], buckets: [0; BUCKETS] }
     }
 
-    /// Adds a bank. `figures` are sum, maximum and two more counters.
+    /// Adds a bank. `figures` are sum, maximum and up to three more counters.
     ///
     /// A bank that is being written is read again; should it never come to
     /// rest, its last state counts, which is at most one event out of step.
@@ -200,11 +213,11 @@ impl Sum {
         &mut self,
         started: *const u64,
         finished: *const u64,
-        figures: [*const u64; 4],
+        figures: &[*const u64],
         buckets: *const u64,
         len: usize,
     ) {
-        let mut values = [0u64; 4];
+        let mut values = [0u64; 5];
         let mut copy = [0u64; BUCKETS];
         for _ in 0..RETRIES {
             // SAFETY: the caller's promise.
@@ -214,7 +227,7 @@ impl Sum {
                     return;
                 }
                 for (value, figure) in values.iter_mut().zip(figures) {
-                    *value = load(figure);
+                    *value = load(*figure);
                 }
                 for (index, bucket) in copy.iter_mut().enumerate().take(len) {
                     *bucket = load(buckets.add(index));
@@ -226,8 +239,9 @@ impl Sum {
         }
         self.sum_ns += values[0];
         self.max_ns = self.max_ns.max(values[1]);
-        self.extra[0] += values[2];
-        self.extra[1] += values[3];
+        for (sum, value) in self.extra.iter_mut().zip(&values[2..]) {
+            *sum += value;
+        }
         for (sum, bucket) in self.buckets.iter_mut().zip(copy) {
             *sum += bucket;
         }

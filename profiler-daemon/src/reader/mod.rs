@@ -165,14 +165,14 @@ impl Reader {
         let mut rows = Vec::new();
         for (index, series) in self.series.iter().enumerate() {
             for node in self.banks.nodes() {
-                let (waits, migrated, failed) = self.banks.waits(node, index);
+                let waits = self.banks.waits(node, index);
                 rows.push(LockWaits {
                     lock: self.locks[series.lock].clone(),
                     mode: series.mode,
                     numa_node: node,
-                    waits,
-                    migrated,
-                    failed,
+                    waits: waits.times.clone(),
+                    migrated: waits.migrated,
+                    failed: waits.failed,
                 });
             }
         }
@@ -221,6 +221,14 @@ impl Reader {
     fn handoff_counts(&self) -> Vec<Handoff> {
         let mut counts: BTreeMap<(usize, u32, u32), u64> = BTreeMap::new();
         let nodes = self.layout.nodes;
+        for (index, series) in self.series.iter().enumerate() {
+            for node in self.banks.nodes() {
+                let within = self.banks.waits(node, index).handoffs_within_node;
+                if within != 0 {
+                    *counts.entry((series.lock, node, node)).or_default() += within;
+                }
+            }
+        }
         for cpu in 0..self.layout.cpus as usize {
             let to = self.banks.node_of(cpu);
             for lock in 0..self.locks.len() {

@@ -3,7 +3,8 @@
 //! `witness_*` count waits in the most naive way there is, sharing no code with
 //! the programs that they check: a linear search over the watched addresses,
 //! one start per thread and lock in a plain array, atomic sums. `empty_*` do
-//! nothing, which is the least that an attached program can cost.
+//! nothing, which is the least that an attached program can cost, and `clock_*`
+//! read the clock, which is the least that one can cost that measures time.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -77,6 +78,18 @@ fn empty_begin(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "contention_end")]
 fn empty_end(_ctx: BtfTracePointContext) -> i32 {
     0
+}
+
+#[btf_tracepoint(function = "contention_begin")]
+fn clock_begin(_ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: a helper without arguments.
+    (unsafe { bpf_ktime_get_ns() }) as i32
+}
+
+#[btf_tracepoint(function = "contention_end")]
+fn clock_end(_ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: a helper without arguments.
+    (unsafe { bpf_ktime_get_ns() }) as i32
 }
 
 #[inline(always)]
