@@ -7,6 +7,8 @@
 //! behind.
 
 mod contention;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 pub mod object;
 mod perf;
 pub mod programs;

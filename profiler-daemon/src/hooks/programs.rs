@@ -61,6 +61,8 @@ impl LoadError {
 
 /// Loaded and attached programs. Dropping it detaches them.
 pub struct Programs {
+    #[cfg(feature = "kernel-log")]
+    _log: Option<super::kernel_log::KernelLog>,
     ebpf: Ebpf,
     // Closing a link detaches its program.
     _links: Vec<PerfLink>,
@@ -98,7 +100,14 @@ impl Programs {
         }
         let (links, states) = syscalls::attach(&mut ebpf);
         hooks.extend(states);
-        Ok(Self { ebpf, _links: links, layout, hooks })
+        Ok(Self {
+            #[cfg(feature = "kernel-log")]
+            _log: super::kernel_log::KernelLog::start(&mut ebpf),
+            ebpf,
+            _links: links,
+            layout,
+            hooks,
+        })
     }
 
     /// What became of each hook.
