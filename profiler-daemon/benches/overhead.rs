@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask bench` runs it and writes `docs/benchmarks.md`. Everything is a
 //! ratio within one run, the sides taken in turn (A B A B), medians quoted.
+#![expect(clippy::print_stdout, reason = "a benchmark talks on standard output")]
 
 mod support;
 
@@ -10,6 +11,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use support::{daemon, events, host, median, storm};
+
+/// What can be picked by name: it measures, and returns its part of the page.
+type Section = (&'static str, fn() -> String);
 
 /// Rounds of each comparison, unless `LOCKPROF_BENCH_ROUNDS` says otherwise.
 const ROUNDS: usize = 7;
@@ -26,7 +30,7 @@ fn main() {
         return;
     }
     let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn() -> String); 3] =
+    let sections: [Section; 3] =
         [("kernel", kernel_time), ("throughput", throughput), ("daemon", daemon_cost)];
     let mut page = String::from(
         "# Benchmarks\n\n\

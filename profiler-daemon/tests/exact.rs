@@ -49,7 +49,7 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
         let rows = || window.locks.iter().filter(|row| row.lock == lock.name);
         let my_count: u64 = rows().map(|row| row.waits.count).sum();
         let my_total: u64 = rows().map(|row| row.waits.sum_ns).sum();
-        println!("{}: {my_count} waits, {my_total} ns; witness {count}, {total_ns} ns", lock.name);
+        eprintln!("{}: {my_count} waits, {my_total} ns; witness {count}, {total_ns} ns", lock.name);
         assert_eq!(my_count, count, "waits for {}", lock.name);
         let difference = my_total.abs_diff(total_ns);
         if lock.kind.sleeps() {
@@ -69,7 +69,7 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
         }
     }
     for row in &window.dropped {
-        println!("dropped: {} {}", row.reason, row.count);
+        eprintln!("dropped: {} {}", row.reason, row.count);
         // The kernel skips an event inside the running program, whichever lock
         // it is about: an interrupt may contend on its own locks while one of
         // ours is being booked. Had it been a watched lock, the other end of the

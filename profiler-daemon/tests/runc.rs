@@ -57,7 +57,7 @@ fn runc_starts_make_the_mount_calls_that_strace_counts() {
     my_errors.retain(|_, n| *n != 0);
     let calls: BTreeMap<&str, u64> = calls.iter().map(|(k, v)| (k.as_str(), *v)).collect();
     let errors: BTreeMap<&str, u64> = errors.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-    println!("calls {mine:?}, errors {my_errors:?}");
+    eprintln!("calls {mine:?}, errors {my_errors:?}");
     assert_eq!(mine, calls, "calls, lockprof against strace");
     assert_eq!(my_errors, errors, "errors, lockprof against strace");
 }
