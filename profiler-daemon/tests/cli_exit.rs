@@ -52,13 +52,13 @@ fn the_printed_default_configuration_passes_the_check() {
 fn a_bad_configuration_exits_with_2_and_names_every_error_by_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lockprof.toml");
-    fs::write(&file, "listn = 1\n[limits]\nwaits_in_flight = true\n").unwrap();
+    fs::write(&file, "listn = 1\n[limits]\ntasks_in_flight = true\n").unwrap();
     let file = file.to_str().unwrap();
     let check = lockprof(&["config", "check", file]);
     assert_eq!(check.status.code(), Some(2), "{check:?}");
     let text = stderr(&check);
     assert!(text.contains(&format!("{file}:1: unknown key `listn`; did you mean `listen`?")));
-    assert!(text.contains(&format!("{file}:3: `limits.waits_in_flight`: expected an integer")));
+    assert!(text.contains(&format!("{file}:3: `limits.tasks_in_flight`: expected an integer")));
 }
 
 #[test]
