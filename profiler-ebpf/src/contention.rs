@@ -130,15 +130,16 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
         count_drop(state, Drop::ClockBackwards);
         0
     };
-    state.waits += 1;
     let bank = book(cpu, wait.series, waited_ns, ret != 0, node != wait.node)?;
     if ret == 0 {
         hand_off(bank, cpu, node, lock.lock)?;
     }
-    match wait.call {
-        Some(call) => charge(cpu, call, lock.lock, waited_ns),
-        None => Some(()),
+    if let Some(call) = wait.call {
+        charge(cpu, call, lock.lock, waited_ns)?;
     }
+    // Last: a reader that sees the new number finds the wait in the bank.
+    state.waits += 1;
+    Some(())
 }
 
 /// Adds a wait to this CPU's bank.

@@ -175,11 +175,12 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
         return None;
     }
     state.node_plus_one = u64::from(arrays::node()) + 1;
-    state.calls += 1;
     book(cpu, call, now.saturating_sub(entered.start_ns), ret < 0)?;
     if ret < 0 {
         count_errno(state, call, ret)?;
     }
+    // Last: a reader that sees the new number finds the call in the bank.
+    state.calls += 1;
     Some(())
 }
 

@@ -65,15 +65,6 @@ impl Daemon {
         (all - arrays) / 1024.0
     }
 
-    /// Size of the mapped arrays, in KiB.
-    pub(crate) fn arrays_kib(&self) -> f64 {
-        self.mappings()
-            .iter()
-            .filter(|(name, _, _)| name.contains("bpf-map"))
-            .map(|(_, size, _)| size)
-            .sum()
-    }
-
     fn resident_kib(&self) -> (f64, f64) {
         let mappings = self.mappings();
         let sum = |arrays_only: bool| {

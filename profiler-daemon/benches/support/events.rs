@@ -126,6 +126,17 @@ pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
     }
 }
 
+/// Size of the kernel's arrays for each of `assumed` CPUs on 8 nodes, or of this
+/// machine's CPUs, in KiB.
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+pub(crate) fn arrays_kib_per_cpu(assumed: Option<u32>) -> f64 {
+    let settings =
+        Settings { assume_cpus: assumed, assume_nodes: assumed.map(|_| 8), ..Settings::default() };
+    let session = Session::start(&settings).expect("lockprof attaches");
+    let layout = session.programs().layout();
+    layout.bytes() as f64 / 1024.0 / f64::from(layout.cpus)
+}
+
 fn attach_empty() -> Ebpf {
     let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
     let btf = Btf::from_sys_fs().expect("this kernel has BTF");
