@@ -116,8 +116,8 @@ fn programs_left(ids: &[u32]) -> Vec<u32> {
 }
 
 #[test]
-fn every_drop_counter_is_exported_at_zero_from_the_first_scrape() {
-    needs_bpf!("every_drop_counter_is_exported_at_zero_from_the_first_scrape");
+fn every_drop_counter_is_exported_from_the_first_scrape() {
+    needs_bpf!("every_drop_counter_is_exported_from_the_first_scrape");
     let daemon = Daemon::start(&[]);
     let text = daemon.get("/metrics");
     let drops: Vec<_> =
@@ -127,8 +127,10 @@ fn every_drop_counter_is_exported_at_zero_from_the_first_scrape() {
         let wanted = format!("lockprof_events_dropped_total{{reason=\"{reason}\"}} ");
         assert!(drops.iter().any(|line| line.starts_with(&wanted)), "{reason} in {drops:#?}");
     }
+    // What began before the programs were attached may have ended since.
+    let at_start = ["unmatched_end", "unmatched_syscall", "recursion_miss"];
     for line in drops {
-        assert!(line.ends_with(" 0"), "{line}");
+        assert!(line.ends_with(" 0") || at_start.iter().any(|r| line.contains(r)), "{line}");
     }
 }
 

@@ -8,21 +8,26 @@ use aya::{Btf, BtfError, Ebpf};
 use super::HookState;
 use super::programs::chain;
 
-/// End first: a wait of which only the begin was seen would leave a start
-/// behind, and the task's next wait for that mutex would seem to go on with it.
+/// Tracepoint, BTF program, raw program. End first: a wait of which only the
+/// begin was seen would leave a start behind, and the task's next wait for that
+/// mutex would seem to go on with it.
 const TRACEPOINTS: [(&str, &str, &str); 2] = [
     ("contention_end", "contention_end_btf", "contention_end_raw"),
     ("contention_begin", "contention_begin_btf", "contention_begin_raw"),
 ];
 
 /// Attaches both tracepoints, each by the first backend that the kernel takes.
+///
+/// Both programs pass the verifier before either is attached: every wait that
+/// ends between the two attachments counts as an end without a begin.
 pub(super) fn attach(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> Vec<HookState> {
+    let loaded = TRACEPOINTS.map(|(hook, program, _)| load_btf(ebpf, program, hook, btf));
     TRACEPOINTS
-        .iter()
-        .map(|(hook, btf_program, raw_program)| {
-            let mut state =
-                HookState { hook: (*hook).to_owned(), backend: None, refused: Vec::new() };
-            match attach_btf(ebpf, btf_program, hook, btf) {
+        .into_iter()
+        .zip(loaded)
+        .map(|((hook, btf_program, raw_program), loaded)| {
+            let mut state = HookState { hook: hook.to_owned(), backend: None, refused: Vec::new() };
+            match loaded.and_then(|()| attach_btf(ebpf, btf_program)) {
                 Ok(()) => state.backend = Some("tp_btf"),
                 Err(why) => {
                     state.refused.push(("tp_btf", why));
@@ -37,7 +42,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> Vec<HookS
         .collect()
 }
 
-fn attach_btf(
+fn load_btf(
     ebpf: &mut Ebpf,
     program: &str,
     tracepoint: &str,
@@ -46,16 +51,18 @@ fn attach_btf(
     let btf =
         btf.map_err(|error| format!("/sys/kernel/btf/vmlinux cannot be read ({})", chain(error)))?;
     let program: &mut BtfTracePoint = find(ebpf, program)?;
-    program.load(tracepoint, btf).map_err(|error| chain(&error))?;
-    program.attach().map_err(|error| chain(&error))?;
-    Ok(())
+    program.load(tracepoint, btf).map_err(|error| chain(&error))
+}
+
+fn attach_btf(ebpf: &mut Ebpf, program: &str) -> Result<(), String> {
+    let program: &mut BtfTracePoint = find(ebpf, program)?;
+    program.attach().map(drop).map_err(|error| chain(&error))
 }
 
 fn attach_raw(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), String> {
     let program: &mut RawTracePoint = find(ebpf, program)?;
     program.load().map_err(|error| chain(&error))?;
-    program.attach(tracepoint).map_err(|error| chain(&error))?;
-    Ok(())
+    program.attach(tracepoint).map(drop).map_err(|error| chain(&error))
 }
 
 /// The program `name` of the object.

@@ -160,9 +160,10 @@ pub fn resolve(choices: &Choices, sources: &Sources<'_>) -> Result<Vec<Resolutio
                 let found = match (lock, &mut decoded) {
                     (Wanted::Known(entry), Ok(text)) => text.find(entry, &sources.btf),
                     (Wanted::Known(_), Err(why)) => Err(vec![why.clone()]),
-                    (Wanted::Custom { .. }, _) => {
-                        Err(vec!["only locks of the catalogue are found in text".into()])
-                    }
+                    (Wanted::Custom { symbol, .. }, _) => Err(vec![format!(
+                        "`{symbol}` cannot be found there, only locks of the catalogue can; \
+                         --system-map may name it"
+                    )]),
                 };
                 found.map(|found| (found, Method::Text)).map_err(|whys| {
                     reasons.push(failed(Method::Text, &whys));

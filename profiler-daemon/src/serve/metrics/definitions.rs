@@ -74,23 +74,38 @@ const ARCH: Label =
 pub const REASONS: &[(&str, &str)] = &[
     (
         "inflight_full",
-        "A sleeping wait found no slot in the table of waits in flight, so it was not measured.",
+        "A sleeping wait found no place in the table of tasks in flight (`limits.tasks_in_flight`), so it was \
+         not measured; its end then counts as `unmatched_end`.",
     ),
-    ("spin_stack_full", "A spin wait found the stack of its CPU full, so it was not measured."),
+    (
+        "spin_stack_full",
+        "A spin wait found the stack of its CPU full, so it was not measured; its end then counts as \
+         `unmatched_end`.",
+    ),
     (
         "unmatched_end",
-        "A wait ended whose begin was not seen: it began before the programs were attached, or its begin was lost.",
+        "A wait ended whose begin was not seen. Waits that began before lockprof was attached count here, so a \
+         start on a busy machine shows a few.",
     ),
-    ("unmatched_begin", "A wait was left behind by its task: the task began another one first."),
+    (
+        "unmatched_begin",
+        "A wait was left behind by its task: the task began another one first, so the end was not seen.",
+    ),
     (
         "clock_backwards",
         "A wait ended before it began, by the clocks of two CPUs; it is booked as 0.",
     ),
     (
         "syscall_inflight_full",
-        "A mount call found no slot in the table of calls in flight, so it was not measured.",
+        "A mount call found no place in the table of tasks in flight (`limits.tasks_in_flight`), so it was not \
+         measured.",
     ),
-    ("unmatched_syscall", "A mount call returned whose entry was not seen."),
+    (
+        "unmatched_syscall",
+        "A mount call returned whose entry was not seen, or a task entered one whose previous call was not seen \
+         to return. Calls that began before lockprof was attached count here, so a start on a busy machine \
+         shows a few.",
+    ),
     (
         "errno_table_full",
         "An error found no slot in the table of errors; it counts under the errno `other`.",
@@ -99,7 +114,12 @@ pub const REASONS: &[(&str, &str)] = &[
         "clone_args_unreadable",
         "The arguments of `clone3` could not be read, so the call was not counted.",
     ),
-    ("recursion_miss", "The kernel skipped a program because it was already running on that CPU."),
+    (
+        "recursion_miss",
+        "The kernel skipped a program because it was already running on that CPU. It does not say which lock \
+         the skipped event was about. A wait for a watched lock of which one event was skipped also counts as \
+         `unmatched_end` or `unmatched_begin`; if those stand still, no such wait was half seen.",
+    ),
     ("task_gone", "A wait or call in flight was dropped because its task no longer exists."),
 ];
 
