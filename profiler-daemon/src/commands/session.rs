@@ -42,12 +42,17 @@ impl Session {
     /// locks cannot be watched together.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let facts = gather(settings)?;
+        // If there is none, one error says so.
+        let some_resolved = facts.resolutions.iter().any(|r| r.outcome.is_ok());
         for resolution in &facts.resolutions {
             match &resolution.outcome {
                 Ok(lock) => {
                     tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
                 }
-                Err(why) => tracing::warn!(lock = resolution.name, "not watched: {why}"),
+                Err(why) if some_resolved => {
+                    tracing::warn!(lock = resolution.name, "not watched: {why}");
+                }
+                Err(_) => {}
             }
         }
         let (programs, watch) = attach(settings, &facts)?;

@@ -56,7 +56,11 @@ fn locks(out: &mut String, snapshot: &Snapshot) {
 fn syscalls(out: &mut String, snapshot: &Snapshot) {
     let mut rows: Vec<_> = snapshot.syscalls.iter().collect();
     if rows.is_empty() {
-        let _ = writeln!(out, "\nno mount system calls");
+        let _ = if sees_mount_calls(snapshot) {
+            writeln!(out, "\nno mount system calls")
+        } else {
+            writeln!(out, "\nmount system calls are not measured (`lockprof doctor` says why)")
+        };
         return;
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.calls.sum_ns));
@@ -72,11 +76,12 @@ fn syscalls(out: &mut String, snapshot: &Snapshot) {
         let most = most
             .iter()
             .take(2)
+            // What would show as 0 % says nothing.
+            .filter(|(_, ns)| **ns * 200 >= row.calls.sum_ns)
             .map(|(lock, ns)| format!("{lock} {}", percent(**ns, row.calls.sum_ns)))
             .collect::<Vec<_>>()
             .join(", ");
-        let _ = writeln!(
-            out,
+        let line = format!(
             "{:<18} {:>6} {:>4} {}  {:>9} {most}",
             row.syscall,
             row.errors,
@@ -84,6 +89,7 @@ fn syscalls(out: &mut String, snapshot: &Snapshot) {
             times(&row.calls),
             percent(waited, row.calls.sum_ns),
         );
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     if !snapshot.syscall_errors.is_empty() {
         let errors: Vec<_> = snapshot
@@ -94,6 +100,14 @@ fn syscalls(out: &mut String, snapshot: &Snapshot) {
         let _ = writeln!(out, "errors: {}", errors.join(", "));
     }
 }
+
+/// Whether the hook of any mount call is attached.
+fn sees_mount_calls(snapshot: &Snapshot) -> bool {
+    snapshot.hooks.iter().any(|h| h.hook.starts_with(CALL_HOOK) && h.backend != "none")
+}
+
+/// What the hooks of mount calls have in common.
+const CALL_HOOK: &str = "sys_";
 
 fn inflight(out: &mut String, snapshot: &Snapshot) {
     for row in snapshot.inflight.iter().filter(|row| row.waiters != 0) {
@@ -130,8 +144,13 @@ fn caveats(out: &mut String, snapshot: &Snapshot) {
             unresolved.join(", ")
         );
     }
-    let unhooked: Vec<_> =
-        snapshot.hooks.iter().filter(|h| h.backend == "none").map(|h| h.hook.as_str()).collect();
+    let said_already = !sees_mount_calls(snapshot);
+    let unhooked: Vec<_> = snapshot
+        .hooks
+        .iter()
+        .filter(|h| h.backend == "none" && !(said_already && h.hook.starts_with(CALL_HOOK)))
+        .map(|h| h.hook.as_str())
+        .collect();
     if !unhooked.is_empty() {
         let _ = writeln!(out, "\nnot hooked: {} (`lockprof doctor` says why)", unhooked.join(", "));
     }
@@ -186,7 +205,28 @@ pub fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, render};
+    use crate::snapshot::Snapshot;
+
+    #[test]
+    fn calls_that_no_hook_sees_are_not_shown_as_absent() {
+        let mut snapshot: Snapshot = serde_json::from_value(serde_json::json!({
+            "schema": 1, "duration_ns": 1, "host": {"kernel": "6.18.0", "cpus": 2, "numa_nodes": []},
+            "locks": [], "inflight": [], "handoffs": [], "syscalls": [], "dropped": [],
+            "hooks": [
+                {"hook": "sys_mount", "backend": "none"},
+                {"hook": "sys_umount2", "backend": "none"},
+            ],
+        }))
+        .expect("the documented JSON");
+        let blind = render(&snapshot);
+        assert!(blind.contains("mount system calls are not measured"), "{blind}");
+        assert!(!blind.contains("sys_mount"), "{blind}");
+        snapshot.hooks[0].backend = "tracepoint".into();
+        let seeing = render(&snapshot);
+        assert!(seeing.contains("no mount system calls"), "{seeing}");
+        assert!(seeing.contains("not hooked: sys_umount2"), "{seeing}");
+    }
 
     #[test]
     fn durations_keep_three_digits() {

@@ -23,7 +23,7 @@ pub(super) enum PerfError {
     )]
     Tracefs(#[source] io::Error),
     #[error(
-        "tracefs cannot be read at {0}: run as root, or make it readable for lockprof's group ({1})"
+        "tracefs cannot be read at {0} ({1}): run as root, with CAP_DAC_READ_SEARCH, or mount it readable for lockprof's group (mode=750,gid=...)"
     )]
     Unreadable(String, #[source] io::Error),
     #[error("this kernel has no tracepoint syscalls:{0}")]
@@ -62,10 +62,16 @@ impl Tracefs {
                 Err(_) => {}
             }
         }
-        Self::mount().map_err(PerfError::Tracefs)
+        let mount = Self::mount().map_err(PerfError::Tracefs)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let shown_as = "a private mount";
+        // Mounting takes a capability, reading the permission of the files.
+        let events = openat(&mount, "events", flags, Mode::empty())
+            .map_err(|error| PerfError::Unreadable(shown_as.to_owned(), error.into()))?;
+        Ok(Self { events, shown_as: shown_as.to_owned() })
     }
 
-    fn mount() -> io::Result<Self> {
+    fn mount() -> io::Result<OwnedFd> {
         let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(context.as_fd())?;
         let mount = fsmount(
@@ -76,13 +82,7 @@ impl Tracefs {
                 | MountAttrFlags::MOUNT_ATTR_NODEV
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         )?;
-        let events = openat(
-            &mount,
-            "events",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(Self { events, shown_as: "a private tracefs".to_owned() })
+        Ok(mount)
     }
 
     /// Id of `syscalls:<event>`.

@@ -149,7 +149,7 @@ pub fn resolve(choices: &Choices, sources: &Sources<'_>) -> Result<Vec<Resolutio
         }
         (None, ..) => Err("kernel text of this architecture cannot be decoded".to_owned()),
         (_, Some(Err(error)), _) => Err(chain(error)),
-        (_, _, Err(error)) => Err(chain(error)),
+        (_, _, Err(_)) => Err("kernel text is found by the symbols of kallsyms".to_owned()),
         (_, None, _) => Err("not needed".to_owned()),
     };
     let mut resolutions: Vec<_> = wanted
