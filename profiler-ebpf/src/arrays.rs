@@ -98,13 +98,6 @@ pub(crate) fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// This CPU's NUMA node.
-#[inline(always)]
-pub(crate) fn node() -> u32 {
-    // SAFETY: a helper without arguments.
-    (unsafe { bpf_get_numa_node_id() }) as u32
-}
-
 /// The state of CPU `cpu`.
 ///
 /// The borrow is unique as far as it matters: only programs on this CPU write
@@ -113,6 +106,17 @@ pub(crate) fn node() -> u32 {
 pub(crate) fn cpu_state(cpu: u32) -> Option<&'static mut CpuState> {
     // SAFETY: a live array element; see above for aliasing.
     CPUS.get_ptr_mut(cpu).map(|state| unsafe { &mut *state })
+}
+
+/// NUMA node of this CPU, whose state is `state`. It never changes, so the
+/// kernel is asked once: a call of a helper costs as much as a missed cache line.
+#[inline(always)]
+pub(crate) fn node(state: &mut CpuState) -> u32 {
+    if state.node_plus_one == 0 {
+        // SAFETY: a helper without arguments.
+        state.node_plus_one = (unsafe { bpf_get_numa_node_id() }) as u32 as u64 + 1;
+    }
+    (state.node_plus_one - 1) as u32
 }
 
 /// Counts a loss. Every kind is counted by one program only, so the addition

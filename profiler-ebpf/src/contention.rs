@@ -73,8 +73,8 @@ fn end(ctx: &impl EbpfContext) {
 #[inline(always)]
 fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
     let series = lock.series_of(contention_flags);
+    let state = arrays::cpu_state(arrays::cpu())?;
     if !lock.sleeps() {
-        let state = arrays::cpu_state(arrays::cpu())?;
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         if !state.spins.push(series, now) {
@@ -86,12 +86,13 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
     let may_continue = contention_flags & flags::MUTEX != 0;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let lost = match inflight::begin_wait(&Tasks, tid, series, arrays::node(), now, may_continue) {
+    let node = arrays::node(state);
+    let lost = match inflight::begin_wait(&Tasks, tid, series, node, now, may_continue) {
         Begin::Started | Begin::Continued => return Some(()),
         Begin::Replaced => Drop::UnmatchedBegin,
         Begin::Full => Drop::InflightFull,
     };
-    count_drop(arrays::cpu_state(arrays::cpu())?, lost);
+    count_drop(state, lost);
     Some(())
 }
 
@@ -102,9 +103,8 @@ fn try_end(lock: &WatchEntry, ret: i32) -> Option<()> {
     let now = unsafe { bpf_ktime_get_ns() };
     let tid = bpf_get_current_pid_tgid() as u32;
     let cpu = arrays::cpu();
-    let node = arrays::node();
     let state = arrays::cpu_state(cpu)?;
-    state.node_plus_one = u64::from(node) + 1;
+    let node = arrays::node(state);
 
     let wait = if lock.sleeps() {
         let wait = inflight::end_wait(&Tasks, tid);

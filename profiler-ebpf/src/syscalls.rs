@@ -174,7 +174,7 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
     if entered.from_namespace != 0 && (ret < 0 || mount_namespace()? == entered.from_namespace) {
         return None;
     }
-    state.node_plus_one = u64::from(arrays::node()) + 1;
+    arrays::node(state);
     book(cpu, call, now.saturating_sub(entered.start_ns), ret < 0)?;
     if ret < 0 {
         count_errno(state, call, ret)?;
