@@ -5,6 +5,7 @@ mod common;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use common::LOCKPROF;
 
@@ -77,6 +78,33 @@ fn stat_exits_with_the_status_of_the_command() {
     let snapshot: lockprof::snapshot::Snapshot =
         serde_json::from_slice(&output.stdout).expect("standard output is the JSON alone");
     assert!(snapshot.duration_ns > 0);
+}
+
+#[test]
+fn a_command_cleans_up_when_stat_is_asked_to_end() {
+    needs_bpf!("a_command_cleans_up_when_stat_is_asked_to_end");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (ready, cleaned) = (folder.path().join("ready"), folder.path().join("cleaned"));
+    let script = format!(
+        "trap 'touch {}; exit 5' TERM; touch {}; while :; do sleep 0.1; done",
+        cleaned.display(),
+        ready.display()
+    );
+    let mut stat = Command::new(LOCKPROF)
+        .args(["stat", "--", "sh", "-c", &script])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("stat can be run");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !ready.exists() {
+        assert!(Instant::now() < deadline, "the command did not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = libc::pid_t::try_from(stat.id()).expect("a pid");
+    // SAFETY: signals our own child, which is not yet awaited.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    assert_eq!(stat.wait().expect("it ends").code(), Some(5));
+    assert!(cleaned.exists());
 }
 
 #[test]

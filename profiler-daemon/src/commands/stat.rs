@@ -7,6 +7,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -83,10 +85,20 @@ async fn wait(request: &Request) -> anyhow::Result<u8> {
             // The terminal sends SIGINT to the command as well; what it does
             // about it is its own affair.
             _ = interrupt.recv() => {}
-            _ = terminate.recv() => {
-                child.start_kill().context("failed to end the command")?;
-            }
+            // Passed on, so that the command can clean up; it ends the wait
+            // when it ends.
+            _ = terminate.recv() => end(&child).context("failed to end the command")?,
         }
+    }
+}
+
+/// Asks the command to end. That it has ended already is fine.
+fn end(child: &tokio::process::Child) -> std::io::Result<()> {
+    // The pid is this child's as long as it was not awaited to its end.
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    match pid.map(|pid| kill_process(pid, Signal::TERM)) {
+        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(error)) => Err(error.into()),
     }
 }
 

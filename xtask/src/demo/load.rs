@@ -54,7 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if let Some(busy) = starts(bundle, "storm", &interrupt) {
             println!(
                 "{STARTS} container starts, {TOGETHER} at a time: median {} ms on the quiet \
-                 machine, {} ms in the storm",
+                 machine, {} ms in the storm\n(errors of mount in the table are runc's: it masks \
+                 files of /proc and /sys that not every kernel has)",
                 quiet.as_millis(),
                 busy.as_millis()
             );

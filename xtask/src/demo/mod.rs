@@ -29,11 +29,11 @@ pub(crate) fn run() -> Result<ExitCode> {
     println!("== build");
     let lockprof = build::release()?;
 
-    println!("== daemon");
+    println!("\n== daemon");
     let daemon = Daemon::start(&lockprof, &interrupt)?;
     println!("lockprof daemon answers at http://{}", daemon.address());
 
-    println!("== ten seconds of mounts, and container starts among them");
+    println!("\n== ten seconds of mounts, and container starts among them");
     let this = std::env::current_exe().context("failed to find the running xtask")?;
     let mut stat = Command::new(&lockprof);
     stat.args(["stat", "--"]).arg(this).arg("demo-load").arg("--lockprof").arg(&lockprof);
@@ -50,16 +50,18 @@ pub(crate) fn run() -> Result<ExitCode> {
         );
     }
 
-    println!("== what Prometheus scrapes meanwhile (a few of the lines)");
+    println!("\n== what Prometheus scrapes meanwhile (a few of the lines)");
     let scrape = http::get(daemon.address(), "/metrics")?;
     for line in metrics::telling(&scrape) {
         println!("{line}");
     }
     drop(daemon);
 
-    let lockprof = lockprof.display();
+    // As short as it can be typed from here.
+    let here = std::env::current_dir().unwrap_or_default();
+    let lockprof = lockprof.strip_prefix(&here).unwrap_or(&lockprof).display();
     println!(
-        "== how to go on\n\
+        "\n== how to go on (the daemon of this demo is stopped)\n\
          {lockprof} doctor                  what this kernel allows, and what stays invisible\n\
          {lockprof} stat --duration 10s     the same tables, for your own load\n\
          {lockprof} stat -- COMMAND         ... while a command runs\n\
