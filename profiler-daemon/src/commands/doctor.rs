@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::redact::without_addresses;
 use super::session::{Facts, attach, gather};
 use crate::cli::Settings;
 use crate::hooks::HookState;
@@ -75,6 +76,7 @@ const INVISIBLE: [&str; 6] = [
 /// cannot be read.
 pub fn run(settings: &Settings, json: bool) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
+    // What is not for a terminal is stored or sent on.
     let show_addresses = !json && out.is_terminal() && rustix::process::geteuid().is_root();
     let report = examine(settings, show_addresses)?;
     let text = if json {
@@ -119,7 +121,10 @@ fn lock_report(resolution: &Resolution, show_address: bool) -> LockReport {
         kind: lock.map(|lock| lock.kind.to_string()),
         method: lock.map(|lock| lock.method.as_str()),
         address: lock.filter(|_| show_address).map(|lock| format!("{:#x}", lock.address)),
-        unresolved: resolution.outcome.as_ref().err().map(ToString::to_string),
+        unresolved: resolution.outcome.as_ref().err().map(|why| {
+            let why = why.to_string();
+            if show_address { why } else { without_addresses(&why) }
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod doctor;
 pub mod logging;
+mod redact;
 pub mod session;
 pub mod stat;
 pub mod table;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::redact::without_addresses;
 use crate::cli::Settings;
 use crate::hooks::programs::NamespaceOffsets;
 use crate::hooks::{Programs, Sizes, WatchList, object};
@@ -50,6 +51,7 @@ impl Session {
                     tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
                 }
                 Err(why) if some_resolved => {
+                    let why = without_addresses(&why.to_string());
                     tracing::warn!(lock = resolution.name, "not watched: {why}");
                 }
                 Err(_) => {}
@@ -146,7 +148,7 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         facts.resolutions.iter().filter_map(|r| r.outcome.as_ref().ok().cloned()).collect();
     if locks.is_empty() {
         let why = facts.resolutions.iter().find_map(|r| r.outcome.as_ref().err());
-        let mut why = why.map(ToString::to_string).unwrap_or_default();
+        let mut why = why.map(|why| without_addresses(&why.to_string())).unwrap_or_default();
         let missing: Vec<_> = Capabilities::read(Path::new("/proc"))?.missing().collect();
         if !missing.is_empty() {
             why = format!("capabilities missing: {}; {why}", missing.join(", "));
