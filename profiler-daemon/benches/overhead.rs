@@ -115,7 +115,7 @@ fn kernel_time() -> String {
         "\nAn empty program took {} ns per event. A begin and end that do nothing but read the clock \
          took {} times an empty pair: on this machine that is the least for anything that measures \
          time, and the rest is what lockprof adds: the task's slot, the bank, the handoff and the \
-         mount call, each a cache line that the contended load has pushed out.\n",
+         mount call, each in a cache line of its own.\n",
         ranged(&empty_ns, 0),
         ranged(&clock, 2)
     );
