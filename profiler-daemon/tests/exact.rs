@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use common::{Witness, storm};
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
+use lockprof::locks::ResolvedLock;
+use lockprof::snapshot::Snapshot;
 
 /// Waits that must be compared at least.
 const WAITS: u64 = 100_000;
+/// Comparisons at most.
+const ATTEMPTS: u32 = 3;
 /// Storms that are run at most to get there.
 const ROUNDS: u32 = 12;
 
@@ -20,9 +24,24 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
     let locks = session.watch().locks.clone();
     let addresses: Vec<_> = locks.iter().map(|lock| lock.address).collect();
     let witness = Witness::attach(&addresses);
+    // Counts have to be equal every time. Times may be disturbed: an interrupt,
+    // or a hypervisor, may come between the two programs' looks at the clock.
+    let mut disturbed = Vec::new();
+    for _ in 0..ATTEMPTS {
+        match compare(&session, &witness, &locks) {
+            Ok(()) => return,
+            Err(difference) => disturbed.push(difference),
+        }
+    }
+    panic!("times differ in {ATTEMPTS} attempts: {disturbed:#?}");
+}
+
+/// Makes waits and compares what both saw of them; times that differ are an
+/// error, everything else that differs a panic.
+fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Result<(), String> {
     // A wait that one of the two saw begin and the other did not would spoil
     // the comparison: everything before this moment is left out.
-    std::thread::sleep(Duration::from_millis(200));
+    settle(session);
     let (mine_before, theirs_before) = (session.fresh_snapshot(), witness.totals(locks.len()));
 
     let mut waits = 0;
@@ -36,7 +55,7 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
     }
     assert!(waits >= WAITS, "{ROUNDS} storms made only {waits} waits");
 
-    settle(&session);
+    settle(session);
     let window = session.fresh_snapshot().since(&mine_before);
     let theirs: Vec<_> = witness
         .totals(locks.len())
@@ -45,31 +64,35 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
         .map(|(now, before)| (now.0 - before.0, now.1 - before.1))
         .collect();
 
+    figures_fit(&window);
+    handoffs_fit(&window);
+    let mut differences = Vec::new();
     for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
         let rows = || window.locks.iter().filter(|row| row.lock == lock.name);
         let my_count: u64 = rows().map(|row| row.waits.count).sum();
         let my_total: u64 = rows().map(|row| row.waits.sum_ns).sum();
-        eprintln!("{}: {my_count} waits, {my_total} ns; witness {count}, {total_ns} ns", lock.name);
+        let line = format!(
+            "{}: {my_count} waits, {my_total} ns; witness {count}, {total_ns} ns",
+            lock.name
+        );
+        println!("{line}");
         assert_eq!(my_count, count, "waits for {}", lock.name);
-        let difference = my_total.abs_diff(total_ns);
-        if lock.kind.sleeps() {
-            // 200 ns per wait more for locks whose waits are all short: the two
-            // programs read the clock at two moments.
-            assert!(
-                difference <= (total_ns / 1000).max(200 * count),
-                "{}: {my_total} ns against {total_ns} ns",
-                lock.name
-            );
-        } else {
-            assert!(
-                difference <= 200 * count,
-                "{}: {my_total} ns against {total_ns} ns in {count} waits",
-                lock.name
-            );
+        // The two programs read the clock at two moments. Waiters of a mutex
+        // that get it by spinning wait for a microsecond, of which a thousandth
+        // is less than a clock can tell: they are held to what spinlocks are.
+        let allowed = 200 * count;
+        let allowed = if lock.kind.sleeps() { allowed.max(total_ns / 1000) } else { allowed };
+        if my_total.abs_diff(total_ns) > allowed {
+            differences.push(line);
         }
     }
+    if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
+}
+
+/// Nothing was lost, and the figures of a row fit each other.
+fn figures_fit(window: &Snapshot) {
     for row in &window.dropped {
-        eprintln!("dropped: {} {}", row.reason, row.count);
+        println!("dropped: {} {}", row.reason, row.count);
         // The kernel skips an event inside the running program, whichever lock
         // it is about: an interrupt may contend on its own locks while one of
         // ours is being booked. Had it been a watched lock, the other end of the
@@ -85,11 +108,10 @@ fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
         let [p50, p99] = waits.quantiles_ns([0.5, 0.99]);
         assert!(p50 <= p99 && p99 <= waits.max_ns, "{} {}", row.lock, row.mode);
     }
-    handoffs_fit(&window);
 }
 
 /// Every contended acquisition after the first hands the lock over once.
-fn handoffs_fit(window: &lockprof::snapshot::Snapshot) {
+fn handoffs_fit(window: &Snapshot) {
     for lock in &window.inflight {
         let name = &lock.lock;
         let handoffs: u64 =
