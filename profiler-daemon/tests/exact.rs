@@ -1,4 +1,5 @@
 //! lockprof's figures against an independent counter on the same tracepoints.
+#![expect(clippy::print_stdout, reason = "the figures, for those who want to see them")]
 
 mod common;
 
