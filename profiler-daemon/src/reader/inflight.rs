@@ -1,5 +1,6 @@
 //! Waits that have not ended: how many per lock, and how old the oldest is.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use profiler_common::inflight::{self, Line, Table};
@@ -20,6 +21,8 @@ pub(super) struct InFlight {
     tasks: Tasks,
     /// `/proc`, if it shows the thread ids that the kernel side uses.
     proc: Option<PathBuf>,
+    /// Keys of calls without a wait at the last read.
+    calls_seen: HashSet<u64>,
     reclaimed: u64,
 }
 
@@ -44,7 +47,12 @@ impl InFlight {
     pub(super) fn new(tasks: Mapping<Line<SharedWord>>) -> Self {
         let initial = std::fs::read_link("/proc/self/ns/pid")
             .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE);
-        Self { tasks: Tasks(tasks), proc: initial.then(|| PathBuf::from("/proc")), reclaimed: 0 }
+        Self {
+            tasks: Tasks(tasks),
+            proc: initial.then(|| PathBuf::from("/proc")),
+            calls_seen: HashSet::new(),
+            reclaimed: 0,
+        }
     }
 
     /// Slots freed because their task was gone.
@@ -69,7 +77,8 @@ impl InFlight {
                 *oldest = (*oldest).max(now_ns.saturating_sub(start_ns));
             }
         };
-        self.reclaimed += visit(&self.tasks, self.proc.as_deref(), now_ns, &mut count);
+        self.reclaimed +=
+            visit(&self.tasks, self.proc.as_deref(), now_ns, &mut self.calls_seen, &mut count);
         for cpu in 0..cpus.len() {
             let state = cpus.element(cpu);
             // SAFETY: fields of a mapped element; `entry` is below `DEPTH`.
@@ -95,20 +104,27 @@ impl InFlight {
 }
 
 /// Shows every wait to `count` as (series, start in ns), after freeing the slots
-/// of waits whose task is gone; how many it freed.
+/// of tasks that are gone; how many it freed. `seen` has the calls of the last
+/// read, and those of this one afterwards.
 fn visit(
     tasks: &Tasks,
     proc: Option<&Path>,
     now_ns: u64,
+    seen: &mut HashSet<u64>,
     mut count: impl FnMut(usize, u64),
 ) -> u64 {
     let mut freed = 0;
+    let mut now_seen = HashSet::new();
     for index in 0..=tasks.mask() {
         let Some(line) = tasks.line(index) else { continue };
         for slot in &line.slots {
             let Some((key, start)) = inflight::observe(slot) else { continue };
-            let (Some(series), Some(start_ns)) = (key.wait(), start) else { continue };
-            let suspect = now_ns.saturating_sub(start_ns) > SUSPECT_AGE_NS;
+            // A call without a wait does not say here since when; it is suspect
+            // when two reads in a row find it.
+            let suspect = match start {
+                Some(start_ns) => now_ns.saturating_sub(start_ns) > SUSPECT_AGE_NS,
+                None => now_seen.insert(key.0) && seen.contains(&key.0),
+            };
             if suspect
                 && let Some(proc) = proc
                 && !proc.join(key.tid().to_string()).exists()
@@ -116,8 +132,11 @@ fn visit(
                 freed += u64::from(inflight::reclaim(tasks, index, slot, key));
                 continue;
             }
-            count(usize::from(series), start_ns);
+            if let (Some(series), Some(start_ns)) = (key.wait(), start) {
+                count(usize::from(series), start_ns);
+            }
         }
     }
+    *seen = now_seen;
     freed
 }
