@@ -6,6 +6,7 @@
 //! reports each refusal. Nothing is pinned, so a killed process leaves nothing
 //! behind.
 
+pub mod backend;
 mod contention;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
