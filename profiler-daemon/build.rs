@@ -1,4 +1,6 @@
-//! Compiles the BPF programs and leaves the object at `$OUT_DIR/lockprof-bpf.o`.
+//! Compiles the BPF programs and leaves the object at `$OUT_DIR/lockprof-bpf.o`,
+//! and beside it, as `lockprof-bpf-older.o`, the same programs for kernels whose
+//! BPF has no compare-exchange.
 //!
 //! Sets `cfg(bpf_object)` when the object is there. Without a BPF toolchain it
 //! warns and leaves the cfg off: `cargo check` works, and a real build stops in
@@ -46,16 +48,26 @@ fn run() -> Result<(), String> {
     }
 
     let out = PathBuf::from(variable("OUT_DIR")?);
+    let mut features = Vec::new();
+    if env::var_os("CARGO_FEATURE_KERNEL_LOG").is_some() {
+        features.push("log");
+    }
     let job = Job {
         verb: Verb::Build,
         workspace,
         target,
         arch: &variable("CARGO_CFG_TARGET_ARCH")?,
         target_dir: &out.join("bpf"),
-        log: env::var_os("CARGO_FEATURE_KERNEL_LOG").is_some(),
+        features: &features,
         deny_warnings: false,
     };
     compile(&toolchain, &job, &out.join("lockprof-bpf.o"))?;
+    // For the integration tests and benchmarks; the product never loads it.
+    println!("cargo::rustc-env=LOCKPROF_WITNESS={}", job.object("witness").display());
+
+    let older: Vec<_> = features.iter().copied().chain(["no-compare-exchange"]).collect();
+    let job = Job { target_dir: &out.join("bpf-older"), features: &older, ..job };
+    compile(&toolchain, &job, &out.join("lockprof-bpf-older.o"))?;
     println!("cargo::rustc-cfg=bpf_object");
     Ok(())
 }
@@ -103,8 +115,6 @@ fn compile(toolchain: &Toolchain, job: &Job<'_>, object: &Path) -> Result<(), St
     for line in said.lines() {
         println!("cargo::warning={line}");
     }
-    // For the integration tests and benchmarks; the product never loads it.
-    println!("cargo::rustc-env=LOCKPROF_WITNESS={}", job.object("witness").display());
     let built = job.object("profiler-ebpf");
     fs::copy(&built, object).map(|_| ()).map_err(|error| {
         format!("failed to copy {} to {}: {error}", built.display(), object.display())

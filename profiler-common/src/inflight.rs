@@ -8,8 +8,9 @@
 //!
 //! Only the task itself writes a slot that carries its id (events of one task
 //! never run at the same time), so the one race is between tasks that claim the
-//! same empty slot, and a compare-exchange settles it. User space reads the
-//! table while it changes.
+//! same empty slot, and [`Claim::claim`] settles it: by a compare-exchange, or
+//! by what a kernel without one has. User space reads the table while it
+//! changes.
 //!
 //! Protocol, per slot: a wait sets the key and then the start; its end clears
 //! the start and then the key. A reader that sees the same key before and after
@@ -26,10 +27,15 @@ pub trait Word {
     fn store(&self, value: u64);
     /// Writes the word after all earlier writes of this CPU.
     fn store_release(&self, value: u64);
-    /// Writes `new` if the word holds `old`, with a full barrier; whether it did.
-    fn compare_exchange(&self, old: u64, new: u64) -> bool;
     /// Adds, wrapping around.
     fn add(&self, value: u64);
+}
+
+/// A word that can be compared and exchanged in one step. BPF programs cannot
+/// before Linux 5.12.
+pub trait Exchange: Word {
+    /// Writes `new` if the word holds `old`, with a full barrier; whether it did.
+    fn compare_exchange(&self, old: u64, new: u64) -> bool;
 }
 
 /// Slots in a line.
@@ -70,11 +76,22 @@ pub trait Table {
     fn mask(&self) -> u32;
     /// [`GROUP`]. BPF gets it from memory, which keeps the compiler from writing
     /// the body of a search eight times over: the programs run with cold caches.
+    /// It is asked anew for each turn, since of a value that the compiler put
+    /// aside on the stack the verifier may not know any more that it is 8.
     fn group(&self) -> u32 {
         GROUP
     }
     /// Line `index`; `None` only if there is none.
     fn line(&self, index: u32) -> Option<&Line<Self::Word>>;
+    /// The slot with the number `position` is free again.
+    fn freed(&self, position: u32);
+}
+
+/// A table in which tasks get slots.
+pub trait Claim: Table {
+    /// Writes `key` to the free slot with the number `position` unless another
+    /// task is first; whether it did.
+    fn claim(&self, slot: &Slot<Self::Word>, position: u32, key: Key) -> bool;
 }
 
 /// What a slot is about, in one word.
@@ -191,7 +208,8 @@ impl<W> Found<'_, W> {
 fn find<T: Table>(table: &T, tid: u32) -> Option<Found<'_, T::Word>> {
     let owner = Key::of_thread(tid).0;
     let first = first_line(tid, table.mask());
-    for probe in 0..table.group() {
+    let mut probe = 0;
+    while probe < table.group() {
         let line = table.line(first ^ probe)?;
         for (index, slot) in line.slots.iter().enumerate() {
             let key = slot.key.load();
@@ -207,24 +225,28 @@ fn find<T: Table>(table: &T, tid: u32) -> Option<Found<'_, T::Word>> {
         if probe == 0 && line.displaced.load() == 0 {
             return None;
         }
+        probe += 1;
     }
     None
 }
 
 /// Takes a free slot for `key`.
 #[inline(always)]
-fn claim<T: Table>(table: &T, key: Key) -> Option<Found<'_, T::Word>> {
+fn claim<T: Claim>(table: &T, key: Key) -> Option<Found<'_, T::Word>> {
     let first = first_line(key.tid(), table.mask());
-    for probe in 0..table.group() {
+    let mut probe = 0;
+    while probe < table.group() {
         let line = table.line(first ^ probe)?;
         for (index, slot) in line.slots.iter().enumerate() {
-            if slot.key.load() == 0 && slot.key.compare_exchange(0, key.0) {
+            let found = Found { slot, key, line: first ^ probe, index: index as u32 };
+            if slot.key.load() == 0 && table.claim(slot, found.position(), key) {
                 if probe != 0 {
                     table.line(first)?.displaced.add(1);
                 }
-                return Some(Found { slot, key, line: first ^ probe, index: index as u32 });
+                return Some(found);
             }
         }
+        probe += 1;
     }
     None
 }
@@ -237,6 +259,7 @@ fn put_back<T: Table>(table: &T, found: &Found<'_, T::Word>, key: Key) {
         return;
     }
     found.slot.key.store_release(0);
+    table.freed(found.position());
     let first = first_line(key.tid(), table.mask());
     if first != found.line
         && let Some(line) = table.line(first)
@@ -262,15 +285,18 @@ pub enum Begin {
 ///
 /// `may_continue` says that a second begin for the same series goes on with
 /// what began first: a mutex fires `contention_begin` again each time the waiter
-/// goes from spinning to sleeping. Anything else begins once.
+/// goes from spinning to sleeping. Anything else begins once. A wait of the
+/// series `instead_of` gives way to this one: what looked like the one sort of
+/// wait has turned out to be the other.
 #[inline(always)]
-pub fn begin_wait<T: Table>(
+pub fn begin_wait<T: Claim>(
     table: &T,
     tid: u32,
     series: u8,
     node: u32,
     start_ns: u64,
     may_continue: bool,
+    instead_of: Option<u8>,
 ) -> Begin {
     let Some(found) = find(table, tid) else {
         return match claim(table, Key::of_thread(tid).with_wait(series, node)) {
@@ -283,9 +309,9 @@ pub fn begin_wait<T: Table>(
     };
     let outcome = match found.key.wait() {
         Some(waited) if may_continue && waited == series => return Begin::Continued,
-        Some(_) => {
+        waited @ Some(_) => {
             found.slot.wait_start_ns.store(0);
-            Begin::Replaced
+            if waited == instead_of { Begin::Started } else { Begin::Replaced }
         }
         None => Begin::Started,
     };
@@ -307,11 +333,15 @@ pub struct Wait {
     pub call: Option<u8>,
 }
 
-/// Ends the wait of thread `tid`, if it is in one.
+/// Ends the wait of thread `tid`, if it is in one of a series that `is_it`
+/// knows; another one stays.
 #[inline(always)]
-pub fn end_wait<T: Table>(table: &T, tid: u32) -> Option<Wait> {
+pub fn end_wait<T: Table>(table: &T, tid: u32, is_it: impl FnOnce(u8) -> bool) -> Option<Wait> {
     let found = find(table, tid)?;
     let series = found.key.wait()?;
+    if !is_it(series) {
+        return None;
+    }
     let start_ns = found.slot.wait_start_ns.load();
     found.slot.wait_start_ns.store(0);
     put_back(table, &found, found.key.without_wait());
@@ -327,7 +357,7 @@ pub fn current_call<T: Table>(table: &T, tid: u32) -> Option<u8> {
 /// Notes that thread `tid` enters a mount call: the outcome, and the number of
 /// its slot in the whole table.
 #[inline(always)]
-pub fn enter_call<T: Table>(table: &T, tid: u32, call: u8) -> (Begin, u32) {
+pub fn enter_call<T: Claim>(table: &T, tid: u32, call: u8) -> (Begin, u32) {
     let Some(found) = find(table, tid) else {
         return match claim(table, Key::of_thread(tid).with_call(call)) {
             Some(found) => (Begin::Started, found.position()),
@@ -372,14 +402,16 @@ pub fn observe<W: Word>(slot: &Slot<W>) -> Option<(Key, Option<u64>)> {
 }
 
 /// Frees the slot of a task that no longer exists, from user space; whether it
-/// was still there. `line` is where the slot is.
+/// was still there. `line` is where the slot is, and `index` which of the line.
 #[inline]
-pub fn reclaim<T: Table>(table: &T, line: u32, slot: &Slot<T::Word>, key: Key) -> bool {
+pub fn reclaim<T>(table: &T, line: u32, index: u32, slot: &Slot<T::Word>, key: Key) -> bool
+where
+    T: Table<Word: Exchange>,
+{
     if !slot.key.compare_exchange(key.0, RECLAIMING) {
         return false;
     }
     slot.wait_start_ns.store(0);
-    let index = 0;
     put_back(table, &Found { slot, key, line, index }, key.without_wait().without_call());
     true
 }

@@ -34,6 +34,9 @@ pub mod maps {
     pub const ERRNOS: &str = "ERRNOS";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
     pub const TEXT: &str = "TEXT";
+    /// A hash map whose keys are the numbers of claimed words; only in the
+    /// object for kernels without a compare-exchange.
+    pub const CLAIMS: &str = "CLAIMS";
 }
 
 /// Counters and histogram of the waits of one series on one CPU.
@@ -202,6 +205,10 @@ pub const ERRNO_SLOTS: u32 = 64;
 /// Slots that an error looks at before it counts as `other`.
 pub const ERRNO_PROBES: u32 = 8;
 
+/// Number of the first error slot among all words that are claimed, in kernels
+/// without a compare-exchange; those of the table of tasks are below.
+pub const ERRNO_CLAIMS: u32 = 1 << 31;
+
 /// Key of an [`ErrnoSlot`]: never 0.
 #[inline(always)]
 pub const fn errno_key(syscall: u8, errno: u16) -> u64 {
@@ -295,6 +302,11 @@ impl Layout {
         if n < 384 { 384 } else { n }
     }
 
+    /// Words that can be claimed: the slots for tasks and those for errors.
+    pub const fn claims(&self) -> u32 {
+        (self.tasks_mask + 1) * SLOTS as u32 + ERRNO_SLOTS
+    }
+
     /// Every array with its entries and the bytes of an entry.
     pub const fn arrays(&self) -> [(&'static str, u32, usize); 9] {
         [
@@ -327,6 +339,8 @@ mod plain_data {
     unsafe impl aya::Pod for super::Layout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::watch::WatchEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::watch::SeriesInfo {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::TextWindow {}
 }

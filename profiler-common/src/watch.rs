@@ -20,6 +20,9 @@ pub const SHARED: u8 = 1 << 0;
 /// Set in [`WatchEntry::traits`]: waiters sleep, hence can change CPU while
 /// they wait.
 pub const SLEEPS: u8 = 1 << 1;
+/// Set in [`WatchEntry::traits`]: writers that get the lock by optimistic
+/// spinning, which the tracepoints do not see, are booked apart from others.
+pub const OPTIMISTIC: u8 = 1 << 2;
 
 /// One watched lock.
 #[repr(C)]
@@ -29,9 +32,10 @@ pub struct WatchEntry {
     pub address: u64,
     /// Index of the lock in the watch list.
     pub lock: u8,
-    /// First series of the lock; writers of a [`SHARED`] lock use the next one.
+    /// First series of the lock; writers of a [`SHARED`] lock use the next one,
+    /// and [`OPTIMISTIC`] ones the third.
     pub series: u8,
-    /// [`SHARED`] and [`SLEEPS`].
+    /// [`SHARED`], [`SLEEPS`] and [`OPTIMISTIC`].
     pub traits: u8,
     #[doc(hidden)]
     pub pad: [u8; 5],
@@ -56,12 +60,45 @@ impl WatchEntry {
         self.traits & SLEEPS != 0
     }
 
-    /// Series that the lock takes up: 2 if readers and writers are booked
+    /// Series of writers that get the lock by optimistic spinning, if they are
+    /// booked apart.
+    #[inline(always)]
+    pub const fn optimistic_series(&self) -> Option<u8> {
+        if self.traits & OPTIMISTIC != 0 { Some(self.series + 2) } else { None }
+    }
+
+    /// Series that the tracepoints feed: 2 if readers and writers are booked
     /// apart, else 1.
+    #[inline(always)]
     pub const fn series_count(&self) -> u8 {
         if self.traits & SHARED != 0 { 2 } else { 1 }
     }
 }
+
+/// What a program needs to know of a series when it has not got the address of
+/// the lock: a kretprobe cannot see the arguments of the function that returns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesInfo {
+    /// Index of the lock in the watch list.
+    pub lock: u8,
+    /// Slow path through which its waits go: [`slow_path`]; 0 for none.
+    pub slow_path: u8,
+}
+
+/// Slow paths that have a return probe.
+pub mod slow_path {
+    /// `rwsem_down_read_slowpath`.
+    pub const RWSEM_READ: u8 = 1;
+    /// `rwsem_down_write_slowpath`.
+    pub const RWSEM_WRITE: u8 = 2;
+    /// `__mutex_lock_slowpath` and its killable and interruptible twins.
+    pub const MUTEX: u8 = 3;
+}
+
+/// Most series of one watch list: three for each lock, rounded up to a power of
+/// two so that an index can be cut to fit.
+pub const MAX_SERIES: usize = 128;
 
 /// Table entry that `address` would have under `multiplier`; below
 /// [`TABLE_LEN`].
@@ -186,6 +223,15 @@ mod tests {
         assert_eq!(WatchTable::new(&[lock(8), lock(8)]).unwrap_err(), WatchError::Address(8));
         let many: Vec<_> = (1..=33).map(lock).collect();
         assert_eq!(WatchTable::new(&many).unwrap_err(), WatchError::TooMany(33));
+    }
+
+    #[test]
+    fn optimistic_writers_have_the_third_series_and_no_tracepoint_feeds_it() {
+        let rwsem = WatchEntry { series: 4, traits: SHARED | SLEEPS | OPTIMISTIC, ..lock(8) };
+        assert_eq!(rwsem.optimistic_series(), Some(6));
+        assert_eq!(rwsem.series_count(), 2);
+        assert_eq!(rwsem.series_of(flags::WRITE), 5);
+        assert_eq!(WatchEntry { traits: SHARED, ..rwsem }.optimistic_series(), None);
     }
 
     #[test]

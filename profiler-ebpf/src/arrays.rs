@@ -7,13 +7,13 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::{bpf_get_numa_node_id, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use profiler_common::inflight::{self, Line};
+use profiler_common::inflight::{self, Key, Line, Slot};
 use profiler_common::layout::{
     CallState, CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
 };
 use profiler_common::watch::{self, TABLE_LEN, WatchEntry};
 
-use crate::atomic::SharedWord;
+use crate::atomic::{self, SharedWord};
 
 #[map]
 pub(crate) static WAITS: Array<WaitSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -119,12 +119,12 @@ pub(crate) fn node(state: &mut CpuState) -> u32 {
     (state.node_plus_one - 1) as u32
 }
 
-/// Counts a loss. Every kind is counted by one program only, so the addition
-/// needs no atomics.
+/// Counts a loss. A program that counts one may be interrupted by another.
 #[inline(always)]
 pub(crate) fn count_drop(state: &mut CpuState, why: Drop) {
     if let Some(counter) = state.drops.get_mut(why as usize) {
-        *counter += 1;
+        // SAFETY: a word of a live array element.
+        unsafe { atomic::add(counter, 1) };
     }
 }
 
@@ -150,5 +150,17 @@ impl inflight::Table for Tasks {
         // SAFETY: a live array element; `SharedWord` has the layout of `u64` and
         // allows for other writers.
         Some(unsafe { &*line })
+    }
+
+    #[inline(always)]
+    fn freed(&self, position: u32) {
+        atomic::unclaim(position);
+    }
+}
+
+impl inflight::Claim for Tasks {
+    #[inline(always)]
+    fn claim(&self, slot: &Slot<SharedWord>, position: u32, key: Key) -> bool {
+        slot.key.claim(position, key.0)
     }
 }

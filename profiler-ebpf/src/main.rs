@@ -2,13 +2,19 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
+#![feature(asm_experimental_arch)]
 #![expect(internal_features, reason = "the BPF target has no stable 64-bit compare-exchange")]
 
+#[cfg(not(feature = "no-compare-exchange"))]
+mod abilities;
 mod arrays;
 mod atomic;
+#[cfg(not(feature = "no-compare-exchange"))]
 mod contention;
+mod slow_path;
 mod syscalls;
 mod text;
+mod waits;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -14,7 +14,7 @@ use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use profiler_common::inflight::{self, Begin};
 use profiler_common::layout::{
-    CallState, CpuState, Drop, ERRNO_PROBES, ERRNO_SLOTS, errno_key, errno_slot,
+    CallState, CpuState, Drop, ERRNO_CLAIMS, ERRNO_PROBES, ERRNO_SLOTS, errno_key, errno_slot,
     syscall_bucket_index,
 };
 use profiler_common::syscalls::{CLONE_NEWNS, SYSCALLS, When};
@@ -215,11 +215,17 @@ fn count_errno(state: &mut CpuState, call: u8, ret: i64) -> Option<()> {
     let key = errno_key(call, (-ret) as u16);
     let start = errno_slot(key);
     for probe in 0..ERRNO_PROBES {
-        let slot = arrays::ERRNOS.get_ptr_mut((start + probe) & (ERRNO_SLOTS - 1))?;
+        let index = (start + probe) & (ERRNO_SLOTS - 1);
+        let slot = arrays::ERRNOS.get_ptr_mut(index)?;
         // SAFETY: words of a live array element, shared by all CPUs.
         unsafe {
-            let held = (&raw const (*slot).key).read_volatile();
-            if held == key || (held == 0 && atomic::claim(&raw mut (*slot).key, key)) {
+            let word = &raw mut (*slot).key;
+            let mine = |held| held == key;
+            // Whoever is first may have written this very key.
+            if mine(word.read_volatile())
+                || word.read_volatile() == 0 && atomic::claim(word, ERRNO_CLAIMS + index, key)
+                || mine(word.read_volatile())
+            {
                 atomic::add(&raw mut (*slot).count, 1);
                 return Some(());
             }

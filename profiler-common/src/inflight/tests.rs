@@ -1,4 +1,5 @@
 use super::*;
+use crate::inflight;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -15,11 +16,14 @@ impl Word for AtomicU64 {
     fn store_release(&self, value: u64) {
         self.store(value, SeqCst);
     }
-    fn compare_exchange(&self, old: u64, new: u64) -> bool {
-        self.compare_exchange(old, new, SeqCst, SeqCst).is_ok()
-    }
     fn add(&self, value: u64) {
         self.fetch_add(value, SeqCst);
+    }
+}
+
+impl Exchange for AtomicU64 {
+    fn compare_exchange(&self, old: u64, new: u64) -> bool {
+        self.compare_exchange(old, new, SeqCst, SeqCst).is_ok()
     }
 }
 
@@ -47,6 +51,30 @@ impl Table for Lines {
     fn line(&self, index: u32) -> Option<&Line<AtomicU64>> {
         self.0.get(index as usize)
     }
+    fn freed(&self, _position: u32) {}
+}
+
+impl Claim for Lines {
+    fn claim(&self, slot: &Slot<AtomicU64>, _position: u32, key: Key) -> bool {
+        Exchange::compare_exchange(&slot.key, 0, key.0)
+    }
+}
+
+/// Begins a wait that nothing else gave way to.
+fn begin_wait(
+    table: &impl Claim,
+    tid: u32,
+    series: u8,
+    node: u32,
+    start_ns: u64,
+    may_continue: bool,
+) -> Begin {
+    super::begin_wait(table, tid, series, node, start_ns, may_continue, None)
+}
+
+/// Ends whatever wait the thread is in.
+fn end_wait(table: &impl Table, tid: u32) -> Option<Wait> {
+    super::end_wait(table, tid, |_| true)
 }
 
 /// Threads that begin to look in the same line of a table.
@@ -89,6 +117,17 @@ mod alone {
         assert_eq!(begin_wait(&table, 10, 4, 0, 300, false), Begin::Replaced, "no mutex");
         let wait = Wait { series: 4, node: 0, start_ns: 300, call: None };
         assert_eq!(end_wait(&table, 10), Some(wait));
+    }
+
+    #[test]
+    fn a_wait_gives_way_to_what_it_turns_out_to_be() {
+        let table = Lines::new(8);
+        assert_eq!(begin_wait(&table, 10, 5, 0, 100, false), Begin::Started);
+        let begun = inflight::begin_wait(&table, 10, 4, 0, 200, false, Some(5));
+        assert_eq!(begun, Begin::Started, "nothing was lost");
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 5), None);
+        let wait = Wait { series: 4, node: 0, start_ns: 200, call: None };
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 4), Some(wait));
     }
 
     #[test]
@@ -155,9 +194,9 @@ mod alone {
         }
         // The fourth one is in the next line.
         let (slot, key) = (&table.0[1].slots[0], Key::of_thread(threads[3]).with_wait(2, 0));
-        assert!(!reclaim(&table, 1, slot, Key::of_thread(6).with_wait(2, 0)), "another task's");
-        assert!(reclaim(&table, 1, slot, key));
-        assert!(!reclaim(&table, 1, slot, key), "twice");
+        assert!(!reclaim(&table, 1, 0, slot, Key::of_thread(6).with_wait(2, 0)), "another task's");
+        assert!(reclaim(&table, 1, 0, slot, key));
+        assert!(!reclaim(&table, 1, 0, slot, key), "twice");
         assert_eq!(table.displaced(), 0);
         assert_eq!(Word::load(&slot.wait_start_ns), 0, "the next owner must not inherit it");
     }

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 use super::args::{AssumeArgs, DaemonArgs, LockArgs};
 use super::config::{self, ConfigError, ConfigErrors};
+use crate::hooks::backend::Backends;
 use crate::locks::choices::Choices;
 
 /// Resolved settings of a command that measures.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub assume_cpus: Option<u32>,
     /// NUMA nodes to size the kernel's arrays for, instead of the possible ones.
     pub assume_nodes: Option<u32>,
+    /// How the kernel may be hooked.
+    pub backends: Backends,
 }
 
 /// What to log, and how.
@@ -69,6 +72,7 @@ impl Default for Settings {
             tasks_in_flight: None,
             assume_cpus: None,
             assume_nodes: None,
+            backends: Backends::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::redact::without_addresses;
 use crate::cli::Settings;
 use crate::hooks::programs::NamespaceOffsets;
-use crate::hooks::{Programs, Sizes, WatchList, object};
+use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
 use crate::kernel::btf::Btf;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::topology::{Topology, kernel_release};
@@ -157,14 +157,15 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
     }
     // Present on kernels with PREEMPT_RT, where spinlocks sleep.
     let realtime = std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|s| s.trim() == "1");
-    let watch = WatchList::new(locks, realtime)?;
+    let abilities = Abilities::probe(settings.backends)?;
+    let watch = WatchList::new(locks, realtime, abilities.sees_optimistic_writers())?;
     let topology = &facts.topology;
     let sizes = Sizes {
         cpus: settings.assume_cpus.unwrap_or(0).max(topology.cpus),
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
     };
-    let programs = Programs::attach(object::bytes(), &watch, sizes, facts.namespace)?;
+    let programs = Programs::attach(abilities, &watch, sizes, facts.namespace)?;
     Ok((programs, watch))
 }
 

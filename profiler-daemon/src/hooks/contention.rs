@@ -2,11 +2,12 @@
 //! or, where the kernel has no BTF, as raw ones. Same body, same cost within a
 //! few nanoseconds.
 
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
+use aya::programs::{BtfTracePoint, RawTracePoint};
 use aya::{Btf, BtfError, Ebpf};
 
 use super::HookState;
-use super::programs::chain;
+use super::backend::{Backends, WaitBackend};
+use super::programs::{chain, find};
 
 /// Tracepoint, BTF program, raw program. End first: a wait of which only the
 /// begin was seen would leave a start behind, and the task's next wait for that
@@ -16,30 +17,51 @@ const TRACEPOINTS: [(&str, &str, &str); 2] = [
     ("contention_begin", "contention_begin_btf", "contention_begin_raw"),
 ];
 
-/// Attaches both tracepoints, each by the first backend that the kernel takes.
+/// Attaches both tracepoints, each by the first backend that the kernel takes,
+/// or neither.
 ///
 /// Both programs pass the verifier before either is attached: every wait that
 /// ends between the two attachments counts as an end without a begin.
-pub(super) fn attach(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> Vec<HookState> {
-    let loaded = TRACEPOINTS.map(|(hook, program, _)| load_btf(ebpf, program, hook, btf));
-    TRACEPOINTS
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    btf: Result<&Btf, &BtfError>,
+    backends: &Backends,
+) -> Vec<HookState> {
+    let by_btf = backends.allow_waits(WaitBackend::TpBtf);
+    let loaded =
+        TRACEPOINTS.map(|(hook, program, _)| by_btf.then(|| load_btf(ebpf, program, hook, btf)));
+    let states: Vec<HookState> = TRACEPOINTS
         .into_iter()
         .zip(loaded)
         .map(|((hook, btf_program, raw_program), loaded)| {
             let mut state = HookState { hook: hook.to_owned(), backend: None, refused: Vec::new() };
-            match loaded.and_then(|()| attach_btf(ebpf, btf_program)) {
-                Ok(()) => state.backend = Some("tp_btf"),
-                Err(why) => {
-                    state.refused.push(("tp_btf", why));
-                    match attach_raw(ebpf, raw_program, hook) {
-                        Ok(()) => state.backend = Some("raw_tp"),
-                        Err(why) => state.refused.push(("raw_tp", why)),
-                    }
-                }
+            if let Some(loaded) = loaded {
+                let attached = loaded.and_then(|()| attach_btf(ebpf, btf_program));
+                state.tried(WaitBackend::TpBtf.name(), attached);
+            }
+            if state.backend.is_none() && backends.allow_waits(WaitBackend::RawTp) {
+                state.tried(WaitBackend::RawTp.name(), attach_raw(ebpf, raw_program, hook));
             }
             state
         })
-        .collect()
+        .collect();
+    if states.iter().any(|state| state.backend.is_none()) {
+        detach(ebpf);
+    }
+    states
+}
+
+/// Takes back what [`attach`] did.
+fn detach(ebpf: &mut Ebpf) {
+    for (_, btf_program, raw_program) in TRACEPOINTS {
+        // What is not loaded cannot be unloaded; there is nothing to say of it.
+        if let Ok(program) = find::<BtfTracePoint>(ebpf, btf_program) {
+            let _ = program.unload();
+        }
+        if let Ok(program) = find::<RawTracePoint>(ebpf, raw_program) {
+            let _ = program.unload();
+        }
+    }
 }
 
 fn load_btf(
@@ -63,15 +85,4 @@ fn attach_raw(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), St
     let program: &mut RawTracePoint = find(ebpf, program)?;
     program.load().map_err(|error| chain(&error))?;
     program.attach(tracepoint).map(drop).map_err(|error| chain(&error))
-}
-
-/// The program `name` of the object.
-pub(super) fn find<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| format!("the BPF object has no program {name}"))?
-        .try_into()
-        .map_err(|error: ProgramError| chain(&error))
 }

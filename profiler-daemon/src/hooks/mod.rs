@@ -6,16 +6,21 @@
 //! reports each refusal. Nothing is pinned, so a killed process leaves nothing
 //! behind.
 
+pub mod abilities;
 pub mod backend;
+mod claims;
 mod contention;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod object;
 mod perf;
 pub mod programs;
+mod slow_path;
 mod syscalls;
 mod watch_list;
 
+pub use self::abilities::Abilities;
+pub use self::claims::Claims;
 pub use self::programs::{LoadError, Programs, Sizes};
 pub use self::watch_list::{Series, WatchList};
 
@@ -31,6 +36,14 @@ pub struct HookState {
 }
 
 impl HookState {
+    /// Notes how an attempt with `backend` went.
+    fn tried(&mut self, backend: &'static str, attempt: Result<(), String>) {
+        match attempt {
+            Ok(()) => self.backend = Some(backend),
+            Err(why) => self.refused.push((backend, why)),
+        }
+    }
+
     /// Label value: the backend, or `none`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.unwrap_or("none")

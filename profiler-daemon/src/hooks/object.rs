@@ -12,10 +12,23 @@ pub fn bytes() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockprof-bpf.o"))
 }
 
+/// The same programs for kernels whose BPF has no compare-exchange (before
+/// Linux 5.12).
+#[cfg(bpf_object)]
+pub fn older_bytes() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockprof-bpf-older.o"))
+}
+
 /// The ELF object with every BPF program and map of lockprof: not there, see
 /// [`absent`].
 #[cfg(not(bpf_object))]
 pub fn bytes() -> &'static [u8] {
+    absent::<()>()
+}
+
+/// As [`bytes`].
+#[cfg(not(bpf_object))]
+pub fn older_bytes() -> &'static [u8] {
     absent::<()>()
 }
 

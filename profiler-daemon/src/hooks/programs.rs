@@ -5,12 +5,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use aya::maps::{Map, MapData};
 use aya::programs::Program;
+use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
-use profiler_common::layout::Layout;
+use profiler_common::layout::{Layout, maps};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use super::perf::PerfLink;
-use super::{HookState, WatchList, contention, syscalls};
+use super::{Abilities, Claims, HookState, WatchList, contention, slow_path, syscalls};
 
 /// How large the arrays have to be.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ pub enum LoadError {
     /// Everything else.
     #[error("failed to load the BPF object: {0}")]
     Object(String),
-    /// Neither tracepoint attached.
+    /// No hook for lock waits attached.
     #[error("no lock wait can be seen: {0}")]
     NoContention(String),
     /// An array that the object should have.
@@ -71,31 +72,31 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads `object` for `watch` and attaches every hook that the kernel
-    /// allows.
+    /// Loads the object for `watch` and attaches every hook that the kernel and
+    /// `abilities` allow.
     ///
     /// # Errors
     ///
-    /// No BPF, or no contention tracepoint. A mount call that cannot be hooked
-    /// is no error but a [`HookState`].
+    /// No BPF, or no hook that shows lock waits. A mount call that cannot be
+    /// hooked is no error but a [`HookState`].
     pub fn attach(
-        object: &[u8],
+        abilities: Abilities,
         watch: &WatchList,
         sizes: Sizes,
         namespace: Option<NamespaceOffsets>,
     ) -> Result<Self, LoadError> {
         let layout = layout(watch, sizes, namespace);
-        let btf = Btf::from_sys_fs();
-        let mut ebpf = load(object, watch, &layout, btf.as_ref().ok())?;
-        let mut hooks = contention::attach(&mut ebpf, btf.as_ref());
-        drop(btf);
-        if hooks.iter().any(|hook| hook.backend.is_none()) {
-            let reasons: Vec<_> = hooks
+        let mut ebpf = load(abilities.object()?, watch, &layout, abilities.btf.as_ref().ok())?;
+        let mut hooks = attach_waits(&mut ebpf, &abilities, watch);
+        drop(abilities);
+        if hooks.iter().all(|hook| hook.backend.is_none()) {
+            let mut reasons: Vec<_> = hooks
                 .iter()
                 .flat_map(|hook| {
                     hook.refused.iter().map(|(b, why)| format!("{} by {b}: {why}", hook.hook))
                 })
                 .collect();
+            reasons.dedup();
             return Err(LoadError::NoContention(reasons.join("; ")));
         }
         let (links, states) = syscalls::attach(&mut ebpf);
@@ -108,6 +109,16 @@ impl Programs {
             layout,
             hooks,
         })
+    }
+
+    /// The words that programs have claimed, where the kernel has no
+    /// compare-exchange.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's description of the map does not fit.
+    pub fn claims(&self) -> Result<Option<Claims>, LoadError> {
+        Claims::of(&self.ebpf)
     }
 
     /// What became of each hook.
@@ -144,12 +155,49 @@ impl Programs {
                     Program::BtfTracePoint(p) => p.fd(),
                     Program::RawTracePoint(p) => p.fd(),
                     Program::TracePoint(p) => p.fd(),
+                    Program::FEntry(p) => p.fd(),
+                    Program::FExit(p) => p.fd(),
+                    Program::KProbe(p) => p.fd(),
                     _ => return None,
                 };
                 Some((name.to_owned(), fd.ok()?.as_fd().as_raw_fd()))
             })
             .collect()
     }
+}
+
+/// Attaches what shows lock waits: the tracepoints, with what they miss beside
+/// them, or the slow paths.
+fn attach_waits(ebpf: &mut Ebpf, abilities: &Abilities, watch: &WatchList) -> Vec<HookState> {
+    let (btf, backends) = (abilities.btf.as_ref(), &abilities.backends);
+    let mut refused = Vec::new();
+    match &abilities.compare_exchange {
+        Ok(()) if abilities.allow_tracepoints() => {
+            let mut hooks = contention::attach(ebpf, btf, backends);
+            if hooks.iter().all(|hook| hook.backend.is_some()) {
+                hooks.push(match &abilities.optimistic {
+                    Ok(()) => slow_path::attach_optimistic(ebpf, btf),
+                    Err(why) => slow_path::optimistic_refused(why),
+                });
+                return hooks;
+            }
+            // One reason for each backend: those of the second tracepoint are the
+            // same, or that the first was refused.
+            for (backend, why) in hooks.into_iter().flat_map(|hook| hook.refused) {
+                if !refused.iter().any(|(tried, _)| *tried == backend) {
+                    refused.push((backend, why));
+                }
+            }
+        }
+        Ok(()) => {}
+        Err(why) => {
+            if abilities.allow_tracepoints() {
+                refused.push(("tp_btf", format!("BPF has no compare-exchange ({why})")));
+            }
+        }
+    }
+    let watched = |kind| watch.locks.iter().any(|lock| lock.kind == kind);
+    slow_path::attach(ebpf, btf, backends, watched, &refused)
 }
 
 /// Sizes and offsets for the programs.
@@ -180,25 +228,37 @@ fn load(
 ) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
     let numbers = syscalls::calls_by_number();
+    let series = watch.series_infos();
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)
         .override_global("LAYOUT", layout, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
+        .override_global("SERIES", &series[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)
         .override_global("SYSCALL_WHEN", &when[..], true);
     for (name, entries, _) in layout.arrays() {
         // An array of a watch list without locks still needs an entry.
         loader.map_max_entries(name, entries.max(1));
     }
-    loader.load(object).map_err(|error| {
-        let text = chain(&error);
-        if permission_denied(&error) {
-            LoadError::NotPermitted(text)
-        } else {
-            LoadError::Object(text)
-        }
-    })
+    loader.map_max_entries(maps::CLAIMS, layout.claims());
+    loader.load(object).map_err(|error| load_error(&error))
+}
+
+pub(super) fn load_error(error: &EbpfError) -> LoadError {
+    let text = chain(error);
+    if permission_denied(error) { LoadError::NotPermitted(text) } else { LoadError::Object(text) }
+}
+
+/// The program `name` of the object.
+pub(super) fn find<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the BPF object has no program {name}"))?
+        .try_into()
+        .map_err(|error: ProgramError| chain(&error))
 }
 
 fn permission_denied(error: &EbpfError) -> bool {
@@ -212,12 +272,13 @@ fn permission_denied(error: &EbpfError) -> bool {
     false
 }
 
-/// An error with its causes, on one line, without the verifier's log.
+/// An error with its causes, on one line; of the verifier's log, the line that
+/// says what is wrong.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = first_line(&error.to_string());
+    let mut text = one_line(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {
-        let cause = first_line(&error.to_string());
+        let cause = one_line(&error.to_string());
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
@@ -227,6 +288,36 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
+/// What aya puts before the verifier's log.
+const VERIFIER: &str = "Verifier output:";
+
+fn one_line(text: &str) -> String {
+    let (said, log) = text.split_once(VERIFIER).unwrap_or((text, ""));
+    let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    // The log ends with what it refused and then with statistics.
+    let lines = log.lines().map(str::trim).rev();
+    let statistics = ["processed ", "verification time ", "stack depth ", "max_states"];
+    let last = lines
+        .filter(|line| !line.is_empty())
+        .find(|line| !statistics.iter().any(|start| line.starts_with(start)));
+    match last {
+        Some(last) => format!("{} ({last})", first.trim_end_matches(['.', ' '])),
+        None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn of_the_verifiers_log_the_reason_is_shown() {
+        let text = "the BPF_PROG_LOAD syscall returned Permission denied (os error 13). Verifier output: 0: R1=ctx() R10=fp0\n0: (79) r1 = *(u64 *)(r1 +0)\nR1 pointer arithmetic with *= operator prohibited\nverification time 12 usec\nprocessed 3 insns (limit 1000000) max_states_per_insn 0\n";
+        assert_eq!(
+            one_line(text),
+            "the BPF_PROG_LOAD syscall returned Permission denied (os error 13) (R1 pointer arithmetic with *= operator prohibited)"
+        );
+        assert_eq!(one_line("\nfirst\nsecond"), "first");
+        assert_eq!(one_line("refused. Verifier output: "), "refused.");
+    }
 }

@@ -11,9 +11,8 @@ use aya::programs::TracePoint;
 use profiler_common::syscalls::{MOUNT_SYSCALLS, MountSyscall, When, tracepoint_name};
 
 use super::HookState;
-use super::contention::find;
 use super::perf::{PerfError, PerfLink, Tracefs};
-use super::programs::chain;
+use super::programs::{chain, find};
 
 /// Index of the mount call by system call number, 255 for none: the numbers of
 /// the architecture that this was compiled for.

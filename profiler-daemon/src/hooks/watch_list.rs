@@ -1,8 +1,11 @@
 //! The watch list: resolved locks laid out as series and as a filter table.
 
-use profiler_common::watch::{SHARED, SLEEPS, WatchEntry, WatchError, WatchTable};
+use profiler_common::watch::{
+    MAX_SERIES, OPTIMISTIC, SHARED, SLEEPS, SeriesInfo, WatchEntry, WatchError, WatchTable,
+    slow_path,
+};
 
-use crate::locks::{Mode, ResolvedLock};
+use crate::locks::{LockKind, Mode, ResolvedLock};
 
 /// A lock in one mode: the unit in which waits are booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,27 +44,37 @@ pub enum WatchListError {
 
 impl WatchList {
     /// Lays out `locks`. On a kernel with `PREEMPT_RT` (`realtime`) waiters of
-    /// spinlocks sleep.
+    /// spinlocks sleep. With `optimistic`, writers that get a rwsem by spinning
+    /// have a series of their own.
     ///
     /// # Errors
     ///
     /// Too many locks, or two with one address.
-    pub fn new(locks: Vec<ResolvedLock>, realtime: bool) -> Result<Self, WatchListError> {
+    pub fn new(
+        locks: Vec<ResolvedLock>,
+        realtime: bool,
+        optimistic: bool,
+    ) -> Result<Self, WatchListError> {
         let mut series = Vec::new();
         let mut entries = Vec::new();
         for (index, lock) in locks.iter().enumerate() {
             let modes = lock.kind.modes();
             let shared = if modes.len() > 1 { SHARED } else { 0 };
             let sleeps = if lock.kind.sleeps() || realtime { SLEEPS } else { 0 };
+            let spins_first = optimistic && lock.kind == LockKind::Rwsem;
+            let optimistic = if spins_first { OPTIMISTIC } else { 0 };
             entries.push(WatchEntry {
                 address: lock.address,
                 lock: u8::try_from(index).map_err(|_| WatchListError::TooMany(locks.len()))?,
                 series: u8::try_from(series.len())
                     .map_err(|_| WatchListError::TooMany(locks.len()))?,
-                traits: shared | sleeps,
+                traits: shared | sleeps | optimistic,
                 ..WatchEntry::default()
             });
             series.extend(modes.iter().map(|mode| Series { lock: index, mode: *mode }));
+            if spins_first {
+                series.push(Series { lock: index, mode: Mode::Optimistic });
+            }
         }
         let table = WatchTable::new(&entries).map_err(|error| match error {
             WatchError::TooMany(count) => WatchListError::TooMany(count),
@@ -74,6 +87,22 @@ impl WatchList {
             WatchError::NoMultiplier => WatchListError::NoTable,
         })?;
         Ok(Self { locks, series, table })
+    }
+
+    /// What a return probe needs to know of each series.
+    pub(super) fn series_infos(&self) -> [SeriesInfo; MAX_SERIES] {
+        let mut infos = [SeriesInfo::default(); MAX_SERIES];
+        for (info, series) in infos.iter_mut().zip(&self.series) {
+            let kind = self.locks.get(series.lock).map(|lock| lock.kind);
+            let slow_path = match (kind, series.mode) {
+                (Some(LockKind::Rwsem), Mode::Read) => slow_path::RWSEM_READ,
+                (Some(LockKind::Rwsem), Mode::Write) => slow_path::RWSEM_WRITE,
+                (Some(LockKind::Mutex), Mode::Mutex) => slow_path::MUTEX,
+                _ => 0,
+            };
+            *info = SeriesInfo { lock: u8::try_from(series.lock).unwrap_or(u8::MAX), slow_path };
+        }
+        infos
     }
 }
 
@@ -97,6 +126,7 @@ mod tests {
         let list = WatchList::new(
             vec![lock("a", LockKind::Rwsem, 0x1000), lock("b", LockKind::Spinlock, 0x2000)],
             false,
+            false,
         )
         .unwrap();
         let series: Vec<_> = list.series.iter().map(|s| (s.lock, s.mode)).collect();
@@ -107,8 +137,22 @@ mod tests {
     }
 
     #[test]
+    fn writers_that_spin_have_a_series_of_their_own_where_they_are_seen() {
+        let locks = vec![lock("a", LockKind::Rwsem, 0x1000), lock("b", LockKind::Mutex, 0x2000)];
+        let list = WatchList::new(locks, false, true).unwrap();
+        let series: Vec<_> = list.series.iter().map(|s| (s.lock, s.mode)).collect();
+        let expected = [(0, Mode::Read), (0, Mode::Write), (0, Mode::Optimistic), (1, Mode::Mutex)];
+        assert_eq!(series, expected);
+        assert_eq!(list.table.find(0x1000).unwrap().optimistic_series(), Some(2));
+        let paths: Vec<_> =
+            list.series_infos().iter().take(5).map(|i| (i.lock, i.slow_path)).collect();
+        assert_eq!(paths, [(0, 1), (0, 2), (0, 0), (1, 3), (0, 0)], "no return probe spins");
+    }
+
+    #[test]
     fn waiters_of_spinlocks_sleep_on_a_realtime_kernel() {
-        let list = WatchList::new(vec![lock("b", LockKind::Spinlock, 0x2000)], true).unwrap();
+        let list =
+            WatchList::new(vec![lock("b", LockKind::Spinlock, 0x2000)], true, false).unwrap();
         assert!(list.table.find(0x2000).unwrap().sleeps());
     }
 
@@ -116,6 +160,7 @@ mod tests {
     fn two_names_for_one_lock_are_refused_by_name() {
         let error = WatchList::new(
             vec![lock("a", LockKind::Rwsem, 0x1000), lock("b", LockKind::Rwsem, 0x1000)],
+            false,
             false,
         )
         .unwrap_err();

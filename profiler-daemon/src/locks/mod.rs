@@ -74,6 +74,9 @@ pub enum Mode {
     Spin,
     /// A mutex.
     Mutex,
+    /// Exclusive, of a rwsem, acquired by spinning while the owner ran: the
+    /// contention tracepoints do not see these waits, so no other mode has them.
+    Optimistic,
 }
 
 impl Mode {
@@ -84,6 +87,7 @@ impl Mode {
             Self::Write => "write",
             Self::Spin => "spin",
             Self::Mutex => "mutex",
+            Self::Optimistic => "optimistic",
         }
     }
 }

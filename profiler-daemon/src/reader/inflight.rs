@@ -8,7 +8,7 @@ use profiler_common::layout::CpuState;
 use profiler_common::spin_stack::DEPTH;
 
 use super::mapping::{Mapping, SharedWord, load};
-use crate::hooks::Series;
+use crate::hooks::{Claims, Series};
 
 /// Age from which a wait's task is checked for being alive.
 const SUSPECT_AGE_NS: u64 = 2_000_000_000;
@@ -26,29 +26,39 @@ pub(super) struct InFlight {
     reclaimed: u64,
 }
 
-struct Tasks(Mapping<Line<SharedWord>>);
+struct Tasks {
+    lines: Mapping<Line<SharedWord>>,
+    /// Where slots are claimed, in kernels without a compare-exchange.
+    claims: Option<Claims>,
+}
 
 impl Table for Tasks {
     type Word = SharedWord;
 
     fn mask(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX) - 1
+        u32::try_from(self.lines.len()).unwrap_or(u32::MAX) - 1
     }
 
     fn line(&self, index: u32) -> Option<&Line<SharedWord>> {
-        let index = usize::try_from(index).ok().filter(|index| *index < self.0.len())?;
+        let index = usize::try_from(index).ok().filter(|index| *index < self.lines.len())?;
         // SAFETY: an element of the mapping, which is writable; `SharedWord`
         // allows for other writers.
-        Some(unsafe { &*self.0.element(index) })
+        Some(unsafe { &*self.lines.element(index) })
+    }
+
+    fn freed(&self, position: u32) {
+        if let Some(claims) = &self.claims {
+            claims.remove(position);
+        }
     }
 }
 
 impl InFlight {
-    pub(super) fn new(tasks: Mapping<Line<SharedWord>>) -> Self {
+    pub(super) fn new(lines: Mapping<Line<SharedWord>>, claims: Option<Claims>) -> Self {
         let initial = std::fs::read_link("/proc/self/ns/pid")
             .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE);
         Self {
-            tasks: Tasks(tasks),
+            tasks: Tasks { lines, claims },
             proc: initial.then(|| PathBuf::from("/proc")),
             calls_seen: HashSet::new(),
             reclaimed: 0,
@@ -117,7 +127,7 @@ fn visit(
     let mut now_seen = HashSet::new();
     for index in 0..=tasks.mask() {
         let Some(line) = tasks.line(index) else { continue };
-        for slot in &line.slots {
+        for (slot, at) in line.slots.iter().zip(0..) {
             let Some((key, start)) = inflight::observe(slot) else { continue };
             // A call without a wait does not say here since when; it is suspect
             // when two reads in a row find it.
@@ -129,7 +139,7 @@ fn visit(
                 && let Some(proc) = proc
                 && !proc.join(key.tid().to_string()).exists()
             {
-                freed += u64::from(inflight::reclaim(tasks, index, slot, key));
+                freed += u64::from(inflight::reclaim(tasks, index, at, slot, key));
                 continue;
             }
             if let (Some(series), Some(start_ns)) = (key.wait(), start) {

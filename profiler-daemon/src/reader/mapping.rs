@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
-use profiler_common::inflight::Word;
+use profiler_common::inflight::{Exchange, Word};
 
 use super::ReaderError;
 
@@ -92,10 +92,13 @@ impl Word for SharedWord {
     fn store_release(&self, value: u64) {
         self.0.store(value, Ordering::Release);
     }
-    fn compare_exchange(&self, old: u64, new: u64) -> bool {
-        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
     fn add(&self, value: u64) {
         self.0.fetch_add(value, Ordering::SeqCst);
+    }
+}
+
+impl Exchange for SharedWord {
+    fn compare_exchange(&self, old: u64, new: u64) -> bool {
+        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }

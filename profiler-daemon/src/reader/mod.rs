@@ -120,11 +120,10 @@ impl Reader {
                 &layout,
                 &subject.node_of_cpu,
             ),
-            inflight: InFlight::new(Mapping::writable(
-                maps::TASKS,
-                array(maps::TASKS)?,
-                entries_of(maps::TASKS),
-            )?),
+            inflight: InFlight::new(
+                Mapping::writable(maps::TASKS, array(maps::TASKS)?, entries_of(maps::TASKS))?,
+                programs.claims()?,
+            ),
             misses: Misses::new(programs.program_fds()),
             layout,
             subject,

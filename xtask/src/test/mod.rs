@@ -130,7 +130,7 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
         target: bpf_toolchain::target(cfg!(target_endian = "big")),
         arch: std::env::consts::ARCH,
         target_dir: &shell::scratch().join("bpf"),
-        log: false,
+        features: &[],
         deny_warnings: true,
     };
     step(name, "bpf", Kind::Check, toolchain.command(&job));

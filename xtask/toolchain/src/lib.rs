@@ -330,8 +330,8 @@ pub struct Job<'a> {
     pub arch: &'a str,
     /// Where cargo puts its files: not the outer cargo's, which is locked.
     pub target_dir: &'a Path,
-    /// Compiles the log lines in.
-    pub log: bool,
+    /// Cargo features of the programs.
+    pub features: &'a [&'a str],
     /// Turns compiler warnings of the workspace into errors.
     pub deny_warnings: bool,
 }
@@ -376,8 +376,8 @@ impl Toolchain {
             .args([OsStr::new("--target"), OsStr::new(job.target), OsStr::new("--target-dir")])
             .arg(job.target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", job.flags(&self.linker));
-        if job.log {
-            command.args(["--features", "log"]);
+        if !job.features.is_empty() {
+            command.arg("--features").arg(job.features.join(","));
         }
         command
     }
@@ -455,7 +455,7 @@ mod tests {
             target: target(false),
             arch: "riscv64gc",
             target_dir: Path::new("/o"),
-            log: true,
+            features: &["log", "more"],
             deny_warnings: true,
         }
     }
@@ -479,7 +479,7 @@ mod tests {
         assert!(flags.contains(&"-Dwarnings"));
         let args: Vec<_> = command.get_args().collect();
         assert_eq!(args.first(), Some(&OsStr::new("build")));
-        assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log")]));
+        assert!(args.ends_with(&[OsStr::new("--features"), OsStr::new("log,more")]));
         let object = Path::new("/o/bpfel-unknown-none/release/profiler-ebpf");
         assert_eq!(job(Verb::Build).object("profiler-ebpf"), object);
     }
