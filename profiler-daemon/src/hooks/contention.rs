@@ -26,7 +26,12 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> Vec<HookS
         .into_iter()
         .zip(loaded)
         .map(|((hook, btf_program, raw_program), loaded)| {
-            let mut state = HookState { hook: hook.to_owned(), backend: None, refused: Vec::new() };
+            let mut state = HookState {
+                hook: hook.to_owned(),
+                backend: None,
+                refused: Vec::new(),
+                absent: false,
+            };
             match loaded.and_then(|()| attach_btf(ebpf, btf_program)) {
                 Ok(()) => state.backend = Some("tp_btf"),
                 Err(why) => {

@@ -6,6 +6,7 @@
 //! reports each refusal. Nothing is pinned, so a killed process leaves nothing
 //! behind.
 
+mod absent;
 pub mod backend;
 mod contention;
 #[cfg(feature = "kernel-log")]
@@ -28,11 +29,18 @@ pub struct HookState {
     pub backend: Option<&'static str>,
     /// Backends that were tried and refused, with the reason.
     pub refused: Vec<(&'static str, String)>,
+    /// The kernel does not have what it would observe.
+    pub absent: bool,
 }
 
 impl HookState {
     /// Label value: the backend, or `none`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.unwrap_or("none")
+    }
+
+    /// Name of the mount call that it observes, if it observes one.
+    pub fn call(&self) -> Option<&str> {
+        self.hook.strip_prefix("sys_")
     }
 }
