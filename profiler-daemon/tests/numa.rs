@@ -18,13 +18,21 @@ use lockprof::commands::session::Session;
 use lockprof::kernel::topology::Topology;
 use lockprof::snapshot::Snapshot;
 
-/// Locks that tasks take on behalf of a mount call alone. The other locks of
-/// the catalogue have takers that no affinity of a process reaches:
-/// `rcu_exp_mutex` and `pcpu_alloc_mutex` are taken by kernel workers
-/// (kernel/rcu/tree_exp.h, `pcpu_balance_workfn` in mm/percpu.c), and
-/// `tasklist_lock` by every fork and exit, those of kernel threads included.
-const OF_MOUNTS: [&str; 5] =
-    ["namespace_sem", "mount_lock", "mnt_id_lock", "shrinker_rwsem", "list_lrus_mutex"];
+/// Locks that are taken by the tasks that make mount calls, on their behalf
+/// alone. Two more have takers that no affinity of a process reaches:
+/// `pcpu_alloc_mutex` is taken by a kernel worker (`pcpu_balance_workfn` in
+/// mm/percpu.c), and `tasklist_lock` by every fork and exit, those of kernel
+/// threads included. `rcu_exp_mutex` is here because the task that wants the
+/// grace period takes it; the workers of RCU have another one, `exp_wake_mutex`
+/// (`exp_funnel_lock` and `rcu_exp_wait_wake` in kernel/rcu/tree_exp.h).
+const OF_MOUNTS: [&str; 6] = [
+    "namespace_sem",
+    "mount_lock",
+    "mnt_id_lock",
+    "shrinker_rwsem",
+    "rcu_exp_mutex",
+    "list_lrus_mutex",
+];
 
 /// The NUMA nodes with their CPUs; `None`, and `test` skipped, if there is one.
 fn nodes(test: &str) -> Option<Vec<(u32, Vec<u32>)>> {
