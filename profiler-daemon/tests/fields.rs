@@ -1,5 +1,6 @@
 //! Field offsets of the running kernel against two other witnesses: `bpftool`,
 //! and what the first task's structures hold in memory.
+#![expect(clippy::print_stdout, reason = "the offsets, for those who want to see them")]
 
 mod common;
 
@@ -22,6 +23,7 @@ fn fields(test: &str) -> Option<Fields> {
     }
     let fields = Fields::find(Btf::read().as_ref());
     for known in fields.all() {
+        println!("{}: {:?}", known.name, known.offset);
         assert!(known.offset.is_ok(), "{}: {:?}", known.name, known.offset);
     }
     Some(fields)
