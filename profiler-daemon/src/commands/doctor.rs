@@ -287,7 +287,8 @@ fn fields(out: &mut String, fields: &[FieldReport]) {
         } else {
             format!("hence {}", off.into_iter().collect::<Vec<_>>().join("; "))
         };
-        let _ = writeln!(out, "- {}: {why}; {off}", names.join(", "));
+        let names = if names.len() == fields.len() { "all".to_owned() } else { names.join(", ") };
+        let _ = writeln!(out, "- {names}: {why}; {off}");
     }
 }
 
