@@ -78,7 +78,8 @@ fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {
 fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
     let cpus = available_parallelism().context("failed to count the CPUs")?;
     let cpus = NonZeroU32::try_from(cpus).unwrap_or(NonZeroU32::MAX);
-    let summary = storm::run(&args.options(cpus))?;
+    let pinned_to = args.place().cpus()?;
+    let summary = storm::run(&args.options(cpus, pinned_to))?;
     let text = if args.json {
         let json = serde_json::to_string(&summary).context("failed to write JSON")?;
         json + "\n"

@@ -3,9 +3,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
-use common::{Witness, storm};
+use common::{Witness, handoffs_fit, settle, storm};
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 use lockprof::locks::ResolvedLock;
@@ -108,36 +106,5 @@ fn figures_fit(window: &Snapshot) {
         assert!(waits.max_ns <= waits.sum_ns, "{} {}", row.lock, row.mode);
         let [p50, p99] = waits.quantiles_ns([0.5, 0.99]);
         assert!(p50 <= p99 && p99 <= waits.max_ns, "{} {}", row.lock, row.mode);
-    }
-}
-
-/// Every contended acquisition after the first hands the lock over once.
-fn handoffs_fit(window: &Snapshot) {
-    for lock in &window.inflight {
-        let name = &lock.lock;
-        let handoffs: u64 =
-            window.handoffs.iter().filter(|h| h.lock == *name).map(|h| h.count).sum();
-        let acquired: u64 = window
-            .locks
-            .iter()
-            .filter(|row| row.lock == *name)
-            .map(|row| row.waits.count - row.failed)
-            .sum();
-        assert!(
-            handoffs == acquired || handoffs + 1 == acquired,
-            "{name}: {handoffs} handoffs, {acquired} contended acquisitions"
-        );
-    }
-}
-
-/// Waits until nobody waits for a watched lock.
-fn settle(session: &Session) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline {
-        if session.fresh_snapshot().inflight.iter().all(|row| row.waiters == 0) {
-            std::thread::sleep(Duration::from_millis(100));
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

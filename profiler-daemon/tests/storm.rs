@@ -158,6 +158,51 @@ fn a_storm_starts_containers_without_a_mount_error() {
     assert_eq!(mounts_of_storms(), [""; 0]);
 }
 
+/// CPUs that a process may run on, as a list.
+fn allowed_cpus(pid: impl std::fmt::Display) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    Some(line.trim().to_owned())
+}
+
+#[test]
+fn every_process_of_a_pinned_storm_is_pinned() {
+    if !permitted("every_process_of_a_pinned_storm_is_pinned") {
+        return;
+    }
+    let own = allowed_cpus("self").expect("procfs is mounted");
+    let cpu = own.split([',', '-']).next_back().expect("there is a CPU");
+    let args = ["--workers", "2", "--readers", "1", "--duration", "1h", "--json", "--cpus", cpu];
+    let child = storm(&args).spawn().unwrap();
+    let family = running_family(&child);
+    let mut pinned = 0;
+    // Starts come and go.
+    for allowed in family.iter().filter_map(|process| allowed_cpus(process.pid)) {
+        assert_eq!(allowed, cpu);
+        pinned += 1;
+    }
+    assert_eq!(allowed_cpus(child.id()).as_deref(), Some(cpu));
+    assert!(pinned >= 4, "supervisor, workers and reader: {family:?}");
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    let summary = summary(&output);
+    assert_eq!(output.status.code(), Some(0), "{summary}");
+    assert_eq!(summary["cpus"], serde_json::json!([cpu.parse::<u32>().unwrap()]));
+}
+
+#[test]
+fn cpus_and_nodes_that_are_not_there_are_named_with_those_that_are() {
+    for (args, named) in [
+        (["--cpus", "0,65535"], "no CPU 65535; it has 0"),
+        (["--numa-node", "1023"], "no NUMA node 1023 with CPUs; it has "),
+    ] {
+        let output = storm(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(named), "{said}");
+    }
+}
+
 #[test]
 fn a_signal_ends_a_storm_with_the_summary_so_far() {
     if !permitted("a_signal_ends_a_storm_with_the_summary_so_far") {

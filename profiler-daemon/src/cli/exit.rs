@@ -28,7 +28,10 @@ impl ExitStatus {
     /// chain that decides it.
     pub fn of(error: &anyhow::Error) -> Self {
         for cause in error.chain() {
-            if cause.is::<ConfigErrors>() || cause.is::<ChoiceError>() {
+            let wrong = cause.is::<ConfigErrors>()
+                || cause.is::<ChoiceError>()
+                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage);
+            if wrong {
                 return Self::Usage;
             }
             let refused = cause.is::<NothingToWatch>()
@@ -58,6 +61,12 @@ mod tests {
     fn a_missing_privilege_is_a_refusal_below_any_context() {
         let error = Err::<(), _>(StormError::NotPermitted).context("failed to storm").unwrap_err();
         assert_eq!(ExitStatus::of(&error), ExitStatus::Refused);
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_a_wrong_argument() {
+        let error = StormError::NoSuchNode { node: 7, present: "0-1".to_owned() };
+        assert_eq!(ExitStatus::of(&error.into()), ExitStatus::Usage);
     }
 
     #[test]

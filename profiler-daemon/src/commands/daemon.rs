@@ -161,6 +161,7 @@ fn announce(session: &Session, listen: SocketAddr) {
         numa_nodes = layout.nodes,
         "attached"
     );
+    session.log_limits();
 }
 
 /// The HTTP server, so that it can be stopped and started on another address.

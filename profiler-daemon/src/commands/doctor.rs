@@ -3,6 +3,7 @@
 //!
 //! It attaches everything for a moment and detaches again.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -10,11 +11,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::limits::{self, Limit};
 use super::redact::without_addresses;
 use super::session::{Facts, attach, gather};
 use crate::cli::Settings;
 use crate::hooks::HookState;
+use crate::kernel::calls;
 use crate::kernel::capabilities::Capabilities;
+use crate::kernel::fields::Known;
 use crate::locks::resolve::Resolution;
 
 /// What `doctor` found. With `--json` it is printed as it stands.
@@ -30,6 +34,10 @@ pub struct Report {
     /// Why nothing could be attached, if so.
     refused: Option<String>,
     arrays_bytes: Option<u64>,
+    /// Fields of kernel structures: where they are, or why that is not known.
+    fields: Vec<FieldReport>,
+    /// What is not measured because of this kernel or these privileges.
+    limits: Vec<Limit>,
     invisible: Vec<&'static str>,
 }
 
@@ -50,6 +58,19 @@ struct HookReport {
     hook: String,
     backend: &'static str,
     refused: Vec<Refusal>,
+    /// This kernel does not have what the hook would observe.
+    absent: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct FieldReport {
+    /// Structure and member, as a recent kernel calls them.
+    field: &'static str,
+    /// In bytes.
+    offset: Option<u32>,
+    unknown: Option<String>,
+    /// What lockprof does not do without the field, if anything.
+    turned_off: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,17 +119,21 @@ fn examine(settings: &Settings, show_addresses: bool) -> anyhow::Result<Report> 
         Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.layout().bytes())),
         Err(error) => (Vec::new(), Some(format!("{error:#}")), None),
     };
-    let Facts { topology, kernel, resolutions, .. } = &facts;
+    let Facts { topology, kernel, resolutions, fields, btf, .. } = &facts;
+    // When nothing attaches, one reason stands for everything.
+    let limits = if refused.is_some() { Vec::new() } else { limits::limits(&facts, &hooks) };
     Ok(Report {
         kernel: kernel.clone(),
         cpus: topology.cpus,
         numa_nodes: topology.nodes,
-        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        btf: *btf,
         capabilities_missing: Capabilities::read(Path::new("/proc"))?.missing().collect(),
         locks: resolutions.iter().map(|r| lock_report(r, show_addresses)).collect(),
         hooks: hooks.into_iter().map(hook_report).collect(),
         refused,
         arrays_bytes,
+        fields: fields.all().map(field_report).collect(),
+        limits,
         invisible: INVISIBLE.to_vec(),
     })
 }
@@ -131,12 +156,22 @@ fn lock_report(resolution: &Resolution, show_address: bool) -> LockReport {
 fn hook_report(hook: HookState) -> HookReport {
     HookReport {
         backend: hook.backend_name(),
+        absent: hook.absent,
         hook: hook.hook,
         refused: hook
             .refused
             .into_iter()
             .map(|(backend, reason)| Refusal { backend, reason })
             .collect(),
+    }
+}
+
+fn field_report(known: Known<'_>) -> FieldReport {
+    FieldReport {
+        field: known.name,
+        offset: known.offset.ok(),
+        unknown: known.offset.err().map(str::to_owned),
+        turned_off: known.without.filter(|_| known.offset.is_err()),
     }
 }
 
@@ -185,14 +220,7 @@ fn render(report: &Report) -> String {
     } else {
         let _ = writeln!(out, "\n{:<18} BACKEND", "HOOK");
         for hook in &report.hooks {
-            let refused: Vec<_> =
-                hook.refused.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect();
-            let why = if refused.is_empty() {
-                String::new()
-            } else {
-                format!("  ({})", refused.join("; "))
-            };
-            let _ = writeln!(out, "{:<18} {}{why}", hook.hook, hook.backend);
+            let _ = writeln!(out, "{:<18} {}", hook.hook, how_hooked(hook));
         }
     }
     if let Some(bytes) = report.arrays_bytes {
@@ -203,11 +231,65 @@ fn render(report: &Report) -> String {
             bytes_per_cpu_kib(bytes, report.cpus)
         );
     }
+    fields(&mut out, &report.fields);
+    if !report.limits.is_empty() {
+        let _ = writeln!(out, "\nnot measured here:");
+    }
+    for limit in &report.limits {
+        // Reasons stand above, with the lock, hook or field.
+        let _ = match &limit.remedy {
+            Some(remedy) => writeln!(out, "- {}; it takes {remedy}", limit.what),
+            None => writeln!(out, "- {}", limit.what),
+        };
+    }
     let _ = writeln!(out, "\nwhat stays invisible:");
     for line in &report.invisible {
         let _ = writeln!(out, "- {line}");
     }
     out
+}
+
+/// The backend of a hook, and what was refused before it.
+fn how_hooked(hook: &HookReport) -> String {
+    if hook.absent {
+        let call = hook.hook.trim_start_matches("sys_");
+        let since = calls::since(call).map(|v| format!(", Linux {v} has it")).unwrap_or_default();
+        return format!("-  (this kernel has no {call}{since})");
+    }
+    let refused: Vec<_> =
+        hook.refused.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect();
+    if refused.is_empty() {
+        return hook.backend.to_owned();
+    }
+    format!("{}  ({})", hook.backend, refused.join("; "))
+}
+
+/// How many fields are known, and those that are not, by reason.
+fn fields(out: &mut String, fields: &[FieldReport]) {
+    let known = fields.iter().filter(|f| f.offset.is_some()).count();
+    let _ = writeln!(out, "\nfields of kernel structures: {known} of {} known", fields.len());
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for field in fields {
+        let Some(why) = field.unknown.as_deref() else { continue };
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, names)) => names.push(field.field),
+            None => reasons.push((why, vec![field.field])),
+        }
+    }
+    for (why, names) in reasons {
+        let off: BTreeSet<_> = fields
+            .iter()
+            .filter(|f| names.contains(&f.field))
+            .filter_map(|f| f.turned_off)
+            .collect();
+        let off = if off.is_empty() {
+            "nothing reads them yet".to_owned()
+        } else {
+            format!("hence {}", off.into_iter().collect::<Vec<_>>().join("; "))
+        };
+        let names = if names.len() == fields.len() { "all".to_owned() } else { names.join(", ") };
+        let _ = writeln!(out, "- {names}: {why}; {off}");
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]

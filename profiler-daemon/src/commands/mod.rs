@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod doctor;
+pub mod limits;
 pub mod logging;
 mod redact;
 pub mod session;

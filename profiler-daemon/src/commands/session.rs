@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::limits::{self, DataSymbols, Limit};
 use super::redact::without_addresses;
 use crate::cli::Settings;
-use crate::hooks::programs::NamespaceOffsets;
 use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
-use crate::kernel::btf::Btf;
 use crate::kernel::capabilities::Capabilities;
+use crate::kernel::fields::Fields;
 use crate::kernel::topology::{Topology, kernel_release};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::{Reader, Subject};
@@ -31,6 +31,7 @@ pub struct Session {
     reading: Mutex<Reading>,
     programs: Programs,
     watch: WatchList,
+    limits: Vec<Limit>,
     since: SystemTime,
 }
 
@@ -43,18 +44,9 @@ impl Session {
     /// locks cannot be watched together.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let facts = gather(settings)?;
-        // If there is none, one error says so.
-        let some_resolved = facts.resolutions.iter().any(|r| r.outcome.is_ok());
         for resolution in &facts.resolutions {
-            match &resolution.outcome {
-                Ok(lock) => {
-                    tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
-                }
-                Err(why) if some_resolved => {
-                    let why = without_addresses(&why.to_string());
-                    tracing::warn!(lock = resolution.name, "not watched: {why}");
-                }
-                Err(_) => {}
+            if let Ok(lock) = &resolution.outcome {
+                tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
             }
         }
         let (programs, watch) = attach(settings, &facts)?;
@@ -63,6 +55,7 @@ impl Session {
                 tracing::debug!(hook = hook.hook, backend, "refused: {why}");
             }
         }
+        let limits = limits::limits(&facts, programs.hooks());
         let subject = Subject {
             host: host(&facts),
             node_of_cpu: facts.topology.node_of_cpu.clone(),
@@ -75,6 +68,7 @@ impl Session {
             reading: Mutex::new(Reading { reader, latest: None }),
             programs,
             watch,
+            limits,
             since: SystemTime::now(),
         })
     }
@@ -107,6 +101,19 @@ impl Session {
         &self.programs
     }
 
+    /// What is not measured on this kernel.
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
+    /// Logs what is not measured on this kernel.
+    pub fn log_limits(&self) {
+        for limit in &self.limits {
+            let remedy = limit.remedy.as_deref().unwrap_or_default();
+            tracing::warn!(why = limit.why, remedy, "{}", limit.what);
+        }
+    }
+
     /// The watched locks.
     pub const fn watch(&self) -> &WatchList {
         &self.watch
@@ -121,7 +128,12 @@ pub struct Facts {
     pub kernel: String,
     /// What became of each wanted lock.
     pub resolutions: Vec<Resolution>,
-    namespace: Option<NamespaceOffsets>,
+    /// Where the kernel's structures have the fields that lockprof reads.
+    pub fields: Fields,
+    /// Whether the kernel tells its types.
+    pub btf: bool,
+    /// Whether the kernel's symbol table tells where data are.
+    pub data_symbols: DataSymbols,
 }
 
 /// Looks at the kernel; attaches nothing.
@@ -134,8 +146,18 @@ pub fn gather(settings: &Settings) -> anyhow::Result<Facts> {
     let topology = Topology::read(Path::new("/sys"))?;
     let sources = Sources::of_running_kernel(&settings.locks, object::bytes());
     let resolutions = resolve::resolve(&settings.locks, &sources)?;
-    let namespace = sources.btf.as_ref().ok().and_then(namespace_offsets);
-    Ok(Facts { topology, kernel: kernel_release(), resolutions, namespace })
+    Ok(Facts {
+        topology,
+        kernel: kernel_release(),
+        resolutions,
+        fields: Fields::find(sources.btf.as_ref()),
+        btf: sources.btf.is_ok(),
+        data_symbols: match &sources.kallsyms {
+            Ok(kallsyms) if kallsyms.has_data_symbols() => DataSymbols::Listed,
+            Ok(_) => DataSymbols::NotListed,
+            Err(_) => DataSymbols::Unreadable,
+        },
+    })
 }
 
 /// Attaches the programs for the locks that were resolved.
@@ -165,15 +187,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
     };
-    let programs = Programs::attach(abilities, &watch, sizes, facts.namespace)?;
+    let programs = Programs::attach(abilities, &watch, sizes, &facts.fields)?;
     Ok((programs, watch))
-}
-
-fn namespace_offsets(btf: &Btf) -> Option<NamespaceOffsets> {
-    Some(NamespaceOffsets {
-        task_nsproxy: btf.offset("task_struct", "nsproxy").ok()?,
-        nsproxy_mnt_ns: btf.offset("nsproxy", "mnt_ns").ok()?,
-    })
 }
 
 fn host(facts: &Facts) -> Host {

@@ -34,6 +34,10 @@ pub struct Request {
 /// Nothing can be measured, or the command cannot be started.
 pub fn run(settings: &Settings, request: &Request) -> anyhow::Result<u8> {
     let session = Session::start(settings)?;
+    if request.json {
+        // The document has figures alone.
+        session.log_limits();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -42,13 +46,14 @@ pub fn run(settings: &Settings, request: &Request) -> anyhow::Result<u8> {
     let before = session.fresh_snapshot();
     let code = runtime.block_on(wait(request))?;
     let window = session.fresh_snapshot().since(&before);
+    let limits = session.limits().to_vec();
     drop(session);
     let text = if request.json {
         let mut json = serde_json::to_string(&window).context("failed to write the snapshot")?;
         json.push('\n');
         json
     } else {
-        table::render(&window)
+        table::render(&window, &limits)
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;

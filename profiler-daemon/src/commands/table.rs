@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::limits::Limit;
 use crate::snapshot::{Snapshot, Times};
 
 /// The tables by lock, mode and node, by system call and node, what has not
-/// ended, and what was lost or could not be seen.
-pub fn render(snapshot: &Snapshot) -> String {
+/// ended, what was lost, and what this kernel does not let lockprof measure.
+pub fn render(snapshot: &Snapshot, limits: &[Limit]) -> String {
     let mut out = String::new();
     let host = &snapshot.host;
     let _ = writeln!(
@@ -21,7 +22,14 @@ pub fn render(snapshot: &Snapshot) -> String {
     locks(&mut out, snapshot);
     syscalls(&mut out, snapshot);
     inflight(&mut out, snapshot);
-    caveats(&mut out, snapshot);
+    lost(&mut out, snapshot);
+    for limit in limits {
+        let _ = writeln!(out, "\n{}", limit.what);
+        let _ = writeln!(out, "  because {}", limit.why);
+        if let Some(remedy) = &limit.remedy {
+            let _ = writeln!(out, "  it takes {remedy}");
+        }
+    }
     out
 }
 
@@ -56,11 +64,10 @@ fn locks(out: &mut String, snapshot: &Snapshot) {
 fn syscalls(out: &mut String, snapshot: &Snapshot) {
     let mut rows: Vec<_> = snapshot.syscalls.iter().collect();
     if rows.is_empty() {
-        let _ = if sees_mount_calls(snapshot) {
-            writeln!(out, "\nno mount system calls")
-        } else {
-            writeln!(out, "\nmount system calls are not measured (`lockprof doctor` says why)")
-        };
+        // Calls that nothing sees are among the limits.
+        if snapshot.hooks.iter().any(|h| h.hook.starts_with("sys_") && h.backend != "none") {
+            let _ = writeln!(out, "\nno mount system calls");
+        }
         return;
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.calls.sum_ns));
@@ -101,14 +108,6 @@ fn syscalls(out: &mut String, snapshot: &Snapshot) {
     }
 }
 
-/// Whether the hook of any mount call is attached.
-fn sees_mount_calls(snapshot: &Snapshot) -> bool {
-    snapshot.hooks.iter().any(|h| h.hook.starts_with(CALL_HOOK) && h.backend != "none")
-}
-
-/// What the hooks of mount calls have in common.
-const CALL_HOOK: &str = "sys_";
-
 fn inflight(out: &mut String, snapshot: &Snapshot) {
     for row in snapshot.inflight.iter().filter(|row| row.waiters != 0) {
         let _ = writeln!(
@@ -121,7 +120,7 @@ fn inflight(out: &mut String, snapshot: &Snapshot) {
     }
 }
 
-fn caveats(out: &mut String, snapshot: &Snapshot) {
+fn lost(out: &mut String, snapshot: &Snapshot) {
     let lost: Vec<_> = snapshot
         .dropped
         .iter()
@@ -134,25 +133,6 @@ fn caveats(out: &mut String, snapshot: &Snapshot) {
         .collect();
     if !lost.is_empty() {
         let _ = writeln!(out, "\nnot booked: {} (docs/metrics.md explains each)", lost.join(", "));
-    }
-    let unresolved: Vec<_> =
-        snapshot.resolved.iter().filter(|r| r.method.is_none()).map(|r| r.lock.as_str()).collect();
-    if !unresolved.is_empty() {
-        let _ = writeln!(
-            out,
-            "\nnot watched, address unknown: {} (`lockprof doctor` says why)",
-            unresolved.join(", ")
-        );
-    }
-    let said_already = !sees_mount_calls(snapshot);
-    let unhooked: Vec<_> = snapshot
-        .hooks
-        .iter()
-        .filter(|h| h.backend == "none" && !(said_already && h.hook.starts_with(CALL_HOOK)))
-        .map(|h| h.hook.as_str())
-        .collect();
-    if !unhooked.is_empty() {
-        let _ = writeln!(out, "\nnot hooked: {} (`lockprof doctor` says why)", unhooked.join(", "));
     }
 }
 
@@ -205,27 +185,31 @@ pub fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, render};
+    use super::{Limit, duration, render};
     use crate::snapshot::Snapshot;
 
     #[test]
-    fn calls_that_no_hook_sees_are_not_shown_as_absent() {
+    fn what_is_not_measured_is_not_shown_as_absent_but_with_its_reason() {
         let mut snapshot: Snapshot = serde_json::from_value(serde_json::json!({
             "schema": 1, "duration_ns": 1, "host": {"kernel": "6.18.0", "cpus": 2, "numa_nodes": []},
             "locks": [], "inflight": [], "handoffs": [], "syscalls": [], "dropped": [],
-            "hooks": [
-                {"hook": "sys_mount", "backend": "none"},
-                {"hook": "sys_umount2", "backend": "none"},
-            ],
+            "hooks": [{"hook": "sys_mount", "backend": "none"}],
         }))
         .expect("the documented JSON");
-        let blind = render(&snapshot);
-        assert!(blind.contains("mount system calls are not measured"), "{blind}");
-        assert!(!blind.contains("sys_mount"), "{blind}");
+        let limit = Limit {
+            what: "mount calls are not measured".into(),
+            why: "tracepoint: tracefs is not there".into(),
+            remedy: Some("CONFIG_FTRACE_SYSCALLS".into()),
+        };
+        let blind = render(&snapshot, &[limit]);
+        assert!(!blind.contains("no mount system calls"), "{blind}");
+        let said = "mount calls are not measured\n  because tracepoint: tracefs is not there\n  \
+                    it takes CONFIG_FTRACE_SYSCALLS\n";
+        assert!(blind.contains(said), "{blind}");
         snapshot.hooks[0].backend = "tracepoint".into();
-        let seeing = render(&snapshot);
+        let seeing = render(&snapshot, &[]);
         assert!(seeing.contains("no mount system calls"), "{seeing}");
-        assert!(seeing.contains("not hooked: sys_umount2"), "{seeing}");
+        assert!(!seeing.contains("because"), "{seeing}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) fn attach(
         .into_iter()
         .zip(loaded)
         .map(|((hook, btf_program, raw_program), loaded)| {
-            let mut state = HookState { hook: hook.to_owned(), backend: None, refused: Vec::new() };
+            let mut state = HookState::new(hook);
             if let Some(loaded) = loaded {
                 let attached = loaded.and_then(|()| attach_btf(ebpf, btf_program));
                 state.tried(WaitBackend::TpBtf.name(), attached);

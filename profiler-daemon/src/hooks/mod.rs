@@ -7,6 +7,7 @@
 //! behind.
 
 pub mod abilities;
+mod absent;
 pub mod backend;
 mod claims;
 mod contention;
@@ -33,9 +34,16 @@ pub struct HookState {
     pub backend: Option<&'static str>,
     /// Backends that were tried and refused, with the reason.
     pub refused: Vec<(&'static str, String)>,
+    /// The kernel does not have what it would observe.
+    pub absent: bool,
 }
 
 impl HookState {
+    /// A hook that nothing was tried for yet.
+    fn new(hook: impl Into<String>) -> Self {
+        Self { hook: hook.into(), backend: None, refused: Vec::new(), absent: false }
+    }
+
     /// Notes how an attempt with `backend` went.
     fn tried(&mut self, backend: &'static str, attempt: Result<(), String>) {
         match attempt {
@@ -47,5 +55,10 @@ impl HookState {
     /// Label value: the backend, or `none`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.unwrap_or("none")
+    }
+
+    /// Name of the mount call that it observes, if it observes one.
+    pub fn call(&self) -> Option<&str> {
+        self.hook.strip_prefix("sys_")
     }
 }

@@ -11,7 +11,8 @@ use profiler_common::layout::{Layout, maps};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use super::perf::PerfLink;
-use super::{Abilities, Claims, HookState, WatchList, contention, slow_path, syscalls};
+use super::{Abilities, Claims, HookState, WatchList, absent, contention, slow_path, syscalls};
+use crate::kernel::fields::{Field, Fields};
 
 /// How large the arrays have to be.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +24,6 @@ pub struct Sizes {
     /// Tasks that may wait or be in a mount call at once; `None` for the
     /// default.
     pub tasks: Option<u32>,
-}
-
-/// Where the task's mount namespace is found, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct NamespaceOffsets {
-    /// Offset of `nsproxy` in `struct task_struct`.
-    pub task_nsproxy: u32,
-    /// Offset of `mnt_ns` in `struct nsproxy`.
-    pub nsproxy_mnt_ns: u32,
 }
 
 /// Why nothing can be measured.
@@ -83,9 +75,9 @@ impl Programs {
         abilities: Abilities,
         watch: &WatchList,
         sizes: Sizes,
-        namespace: Option<NamespaceOffsets>,
+        fields: &Fields,
     ) -> Result<Self, LoadError> {
-        let layout = layout(watch, sizes, namespace);
+        let layout = layout(watch, sizes, fields);
         let mut ebpf = load(abilities.object()?, watch, &layout, abilities.btf.as_ref().ok())?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch);
         drop(abilities);
@@ -99,7 +91,8 @@ impl Programs {
             reasons.dedup();
             return Err(LoadError::NoContention(reasons.join("; ")));
         }
-        let (links, states) = syscalls::attach(&mut ebpf);
+        let (links, mut states) = syscalls::attach(&mut ebpf);
+        absent::mark(&mut states);
         hooks.extend(states);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
@@ -201,7 +194,7 @@ fn attach_waits(ebpf: &mut Ebpf, abilities: &Abilities, watch: &WatchList) -> Ve
 }
 
 /// Sizes and offsets for the programs.
-fn layout(watch: &WatchList, sizes: Sizes, namespace: Option<NamespaceOffsets>) -> Layout {
+fn layout(watch: &WatchList, sizes: Sizes, fields: &Fields) -> Layout {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut layout = Layout::new(
         sizes.cpus,
@@ -212,9 +205,12 @@ fn layout(watch: &WatchList, sizes: Sizes, namespace: Option<NamespaceOffsets>) 
     );
     layout.watch_multiplier = watch.table.multiplier;
     layout.watch_occupied = watch.table.occupied;
-    if let Some(offsets) = namespace {
-        layout.task_nsproxy = offsets.task_nsproxy;
-        layout.nsproxy_mnt_ns = offsets.nsproxy_mnt_ns;
+    // One without the other is of no use.
+    if let (Some(task_nsproxy), Some(nsproxy_mnt_ns)) =
+        (fields.offset(Field::TaskNsproxy), fields.offset(Field::NsproxyMountNamespace))
+    {
+        layout.task_nsproxy = task_nsproxy;
+        layout.nsproxy_mnt_ns = nsproxy_mnt_ns;
     }
     layout
 }

@@ -117,11 +117,8 @@ pub(super) fn attach(
         .iter()
         .filter(|path| watched(path.kind))
         .map(|path| {
-            let mut state = HookState {
-                hook: path.function.to_owned(),
-                backend: None,
-                refused: instead_of.to_vec(),
-            };
+            let mut state = HookState::new(path.function);
+            state.refused.extend_from_slice(instead_of);
             for backend in [WaitBackend::Fentry, WaitBackend::Kprobe] {
                 if !backends.allow_waits(backend) {
                     continue;
@@ -142,17 +139,14 @@ pub(super) fn attach(
 
 /// What shows the writers of a rwsem that get it by spinning cannot be used.
 pub(super) fn optimistic_refused(why: &str) -> HookState {
-    HookState {
-        hook: OPTIMISTIC.function.to_owned(),
-        backend: None,
-        refused: vec![(WaitBackend::Fentry.name(), why.to_owned())],
-    }
+    let mut state = HookState::new(OPTIMISTIC.function);
+    state.refused.push((WaitBackend::Fentry.name(), why.to_owned()));
+    state
 }
 
 /// Attaches what shows the writers of a rwsem that get it by spinning.
 pub(super) fn attach_optimistic(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> HookState {
-    let hook = OPTIMISTIC.function.to_owned();
-    let mut state = HookState { hook, backend: None, refused: Vec::new() };
+    let mut state = HookState::new(OPTIMISTIC.function);
     state.tried(WaitBackend::Fentry.name(), OPTIMISTIC.by_fentry(ebpf, btf));
     state
 }

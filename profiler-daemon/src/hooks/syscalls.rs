@@ -64,6 +64,7 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> (Vec<PerfLink>, Vec<HookState>) {
                 hook: format!("sys_{}", call.name),
                 backend: None,
                 refused: Vec::new(),
+                absent: false,
             };
             let attached = match &prepared {
                 Ok(prepared) => prepared.attach(call).map_err(|error| chain(&error)),

@@ -1,11 +1,13 @@
-//! Field offsets of the running kernel, from its BTF.
+//! The types of the running kernel, from its BTF.
 //!
-//! In: `/sys/kernel/btf/vmlinux`. Out: the offset of a member of a structure.
-//! Programs written in Rust have no CO-RE relocations for fields, so offsets
-//! are looked up here and handed to them as read-only data.
+//! In: `/sys/kernel/btf/vmlinux`. Out: where a member of a structure is, and
+//! what it holds. Programs written in Rust have no CO-RE relocations for
+//! fields, so offsets are looked up here and handed to them as read-only data;
+//! [`super::fields`] says which.
 //!
 //! Format: Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,9 @@ use memmap2::MmapMut;
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
+const INT: u32 = 1;
+const POINTER: u32 = 2;
+const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const TYPEDEF: u32 = 8;
@@ -67,6 +72,41 @@ pub enum BtfError {
     },
 }
 
+/// A member of a structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it is in the structure, in bytes.
+    pub offset: u32,
+    /// What it holds.
+    pub shape: Shape,
+}
+
+/// What a member holds, as far as lockprof tells such things apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// An integer of this many bytes.
+    Integer(u32),
+    /// A pointer to the structure or union of this name; the name is empty for
+    /// any other pointer.
+    Pointer(String),
+    /// An array of integers of one byte, this many.
+    Bytes(u32),
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(bytes) => write!(f, "an integer of {bytes} bytes"),
+            Self::Pointer(to) if to.is_empty() => f.write_str("a pointer"),
+            Self::Pointer(to) => write!(f, "a pointer to `struct {to}`"),
+            Self::Bytes(count) => write!(f, "an array of {count} bytes"),
+            Self::Other => f.write_str("something else"),
+        }
+    }
+}
+
 /// The types of a kernel: some 6 MiB. Drop it when the offsets are known.
 #[derive(Debug)]
 pub struct Btf {
@@ -88,7 +128,8 @@ struct Type {
     len: usize,
     /// Member offsets carry a bit field's size in their top byte.
     bit_fields: bool,
-    /// What a typedef or modifier stands for.
+    /// What a typedef, modifier or pointer is about; the size in bytes of
+    /// anything that has one.
     of: u32,
 }
 
@@ -126,11 +167,11 @@ impl Btf {
             btf.types.push(position);
             let found = btf.type_at(at)?;
             let each = match found.kind {
-                2 | 7 | TYPEDEF..=12 | 16 | TYPE_TAG => 0,
+                POINTER | 7 | TYPEDEF..=12 | 16 | TYPE_TAG => 0,
                 // An integer, variable or declaration tag has one more word,
                 // an array three.
-                1 | 14 | 17 => 4,
-                3 => 12,
+                INT | 14 | 17 => 4,
+                ARRAY => 12,
                 6 | 13 => 8 * found.len,
                 STRUCT | UNION | 15 | 19 => 12 * found.len,
                 _ => return Err(BtfError::Malformed { offset: at }),
@@ -152,6 +193,21 @@ impl Btf {
     ///
     /// The kernel has no such type or member.
     pub fn offset(&self, of: &str, member: &str) -> Result<u32, BtfError> {
+        self.find(of, member).map(|(offset, _)| offset)
+    }
+
+    /// The same with what the member holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`offset`](Self::offset).
+    pub fn describe(&self, of: &str, member: &str) -> Result<Member, BtfError> {
+        let (offset, found) = self.find(of, member)?;
+        Ok(Member { offset, shape: self.shape(found)? })
+    }
+
+    /// Offset in bytes and type of a member.
+    fn find(&self, of: &str, member: &str) -> Result<(u32, Type), BtfError> {
         let missing = || BtfError::NoMember { of: of.into(), member: member.into() };
         let mut inside = self.named(of)?.ok_or_else(|| BtfError::NoStruct(of.into()))?;
         let mut bits = 0;
@@ -163,7 +219,27 @@ impl Btf {
         if bits % 8 != 0 {
             return Err(BtfError::BitField { of: of.into(), member: member.into() });
         }
-        Ok(bits / 8)
+        Ok((bits / 8, inside))
+    }
+
+    fn shape(&self, found: Type) -> Result<Shape, BtfError> {
+        Ok(match found.kind {
+            INT => Shape::Integer(found.of),
+            POINTER => {
+                let to = self.resolved(found.of)?;
+                let named = matches!(to.kind, STRUCT | UNION);
+                Shape::Pointer(if named { self.string(to.name) } else { String::new() })
+            }
+            // Type of the elements, type of the index, number of elements.
+            ARRAY => {
+                let element = self.resolved(self.word(found.rest)?)?;
+                match (element.kind, element.of) {
+                    (INT, 1) => Shape::Bytes(self.word(found.rest + 8)?),
+                    _ => Shape::Other,
+                }
+            }
+            _ => Shape::Other,
+        })
     }
 
     /// The structure, union or typedef of one called `name`, with members.
@@ -245,6 +321,13 @@ impl Btf {
             .ok_or(BtfError::Malformed { offset: at })
     }
 
+    /// The string at `offset` of the string table; empty if it has no end.
+    fn string(&self, offset: u32) -> String {
+        let rest = self.data.get(self.strings + offset as usize..).unwrap_or_default();
+        let len = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
+        String::from_utf8_lossy(&rest[..len]).into_owned()
+    }
+
     /// Whether the string at `offset` of the string table is `name`.
     fn is_called(&self, offset: u32, name: &str) -> bool {
         let at = self.strings + offset as usize;
@@ -292,7 +375,23 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn int(&mut self) -> u32 {
-            self.add("int", 1 << 24, 4, &[32])
+            self.integer("int", 4)
+        }
+
+        pub(crate) fn integer(&mut self, name: &str, bytes: u32) -> u32 {
+            self.add(name, INT << 24, bytes, &[8 * bytes])
+        }
+
+        pub(crate) fn pointer(&mut self, to: u32) -> u32 {
+            self.add("", POINTER << 24, to, &[])
+        }
+
+        pub(crate) fn array(&mut self, of: u32, len: u32) -> u32 {
+            self.add("", ARRAY << 24, 0, &[of, of, len])
+        }
+
+        pub(crate) fn structure(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+            self.composite(STRUCT, name, members)
         }
 
         pub(crate) fn composite(
@@ -345,6 +444,37 @@ pub(crate) mod tests {
         assert_eq!(btf.offset("tree", "b").unwrap(), 8);
         assert_eq!(btf.offset("tree", "a").unwrap(), 16);
         assert_eq!(btf.offset("tree", "tree_lock.lock").unwrap(), 36);
+    }
+
+    #[test]
+    fn what_a_member_holds_is_told_through_typedefs_and_modifiers() {
+        let mut builder = Builder::new();
+        let (int, byte) = (builder.int(), builder.integer("char", 1));
+        let name = builder.array(byte, 16);
+        let numbers = builder.array(int, 16);
+        let leaf = builder.structure("leaf", &[("x", int, 0)]);
+        let constant = builder.add("", CONST << 24, leaf, &[]);
+        let (to_leaf, to_int) = (builder.pointer(constant), builder.pointer(int));
+        let tagged = builder.add("rcu", TYPE_TAG << 24, to_leaf, &[]);
+        let long = builder.integer("long", 8);
+        let atomic = builder.structure("", &[("counter", long, 0)]);
+        let atomic = builder.add("atomic_long_t", TYPEDEF << 24, atomic, &[]);
+        let members = ["number", "name", "numbers", "leaf", "other", "word", "inner"];
+        let types = [int, name, numbers, tagged, to_int, atomic, leaf];
+        let members: Vec<_> = (0..).zip(members.into_iter().zip(types)).collect();
+        let members: Vec<_> = members.iter().map(|(i, (name, of))| (*name, *of, i * 64)).collect();
+        builder.structure("tree", &members);
+        let btf = builder.build().unwrap();
+        let shape = |member: &str| btf.describe("tree", member).unwrap().shape;
+        assert_eq!(shape("number"), Shape::Integer(4));
+        assert_eq!(shape("name"), Shape::Bytes(16));
+        assert_eq!(shape("numbers"), Shape::Other);
+        assert_eq!(shape("leaf"), Shape::Pointer("leaf".into()));
+        assert_eq!(shape("other"), Shape::Pointer(String::new()));
+        assert_eq!(shape("word"), Shape::Other);
+        assert_eq!(shape("word.counter"), Shape::Integer(8));
+        assert_eq!(btf.describe("tree", "inner.x").unwrap().offset, 48);
+        assert_eq!(shape("inner"), Shape::Other);
     }
 
     #[test]

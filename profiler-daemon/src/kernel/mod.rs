@@ -6,9 +6,13 @@
 
 pub mod btf;
 
+pub mod calls;
+
 pub mod capabilities;
 
 pub mod decode;
+
+pub mod fields;
 
 pub mod kallsyms;
 

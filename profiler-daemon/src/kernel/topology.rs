@@ -3,6 +3,7 @@
 //! In: `devices/system/{cpu,node}` of a sysfs. Out: how many CPUs and nodes
 //! the kernel may ever number, and which CPU is on which node.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -47,6 +48,8 @@ pub struct Topology {
     /// CPUs of every node that has some, by node. CPUs that are not there yet
     /// are left out, unless the machine has no NUMA.
     pub cpus_of_node: Vec<(u32, Vec<u32>)>,
+    /// Whether the kernel knows nodes at all (`CONFIG_NUMA`).
+    pub numa: bool,
 }
 
 impl Topology {
@@ -68,6 +71,7 @@ impl Topology {
                 nodes: 1,
                 node_of_cpu: vec![0; cpus as usize],
                 cpus_of_node: vec![(0, possible.into_iter().flatten().collect())],
+                numa: false,
             });
         }
         let nodes = highest(&read_list(&node.join("possible"))?).map_or(1, |highest| highest + 1);
@@ -85,7 +89,14 @@ impl Topology {
                 cpus_of_node.push((id, of_node));
             }
         }
-        Ok(Self { cpus, nodes, node_of_cpu, cpus_of_node })
+        Ok(Self { cpus, nodes, node_of_cpu, cpus_of_node, numa: true })
+    }
+
+    /// The CPUs that are there, ascending.
+    pub fn present_cpus(&self) -> Vec<u32> {
+        let cpus: BTreeSet<u32> =
+            self.cpus_of_node.iter().flat_map(|(_, cpus)| cpus).copied().collect();
+        cpus.into_iter().collect()
     }
 }
 
@@ -118,6 +129,26 @@ fn parse_list(text: &str) -> Option<Vec<RangeInclusive<u32>>> {
         .collect()
 }
 
+/// The numbers of a list in the format of sysfs (`0-3,8`), ascending and each
+/// once; `None` if it is no such list.
+pub fn numbers_of_list(text: &str) -> Option<Vec<u32>> {
+    let numbers: BTreeSet<u32> = parse_list(text)?.into_iter().flatten().collect();
+    Some(numbers.into_iter().collect())
+}
+
+/// Ascending numbers in the list format of sysfs: `0-3,8`.
+pub fn list_of_numbers(numbers: &[u32]) -> String {
+    numbers
+        .chunk_by(|a, b| a + 1 == *b)
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            [only] => only.to_string(),
+            [] => String::new(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
 fn highest(list: &[RangeInclusive<u32>]) -> Option<u32> {
     list.iter().map(|range| *range.end()).max()
 }
@@ -147,6 +178,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_make_the_list_that_they_come_from() {
+        for list in ["0-3,8,10-11", "0", "1,3", "0-1", ""] {
+            assert_eq!(list_of_numbers(&numbers_of_list(list).unwrap()), list);
+        }
+        assert_eq!(numbers_of_list("3,0-2,1"), Some(vec![0, 1, 2, 3]));
+        assert_eq!(numbers_of_list("0-"), None);
+    }
+
+    #[test]
     fn a_machine_with_two_nodes_has_each_cpu_on_its_own() {
         let root = sysfs(&[
             ("cpu/possible", "0-3\n"),
@@ -162,6 +202,7 @@ mod tests {
                 nodes: 2,
                 node_of_cpu: vec![0, 1, 0, 1],
                 cpus_of_node: vec![(0, vec![0, 2]), (1, vec![1, 3])],
+                numa: true,
             }
         );
     }
@@ -177,6 +218,7 @@ mod tests {
         ]);
         let topology = Topology::read(root.path()).unwrap();
         assert_eq!((topology.cpus, topology.nodes), (10, 3));
+        assert_eq!(topology.present_cpus(), [0, 1, 8, 9]);
         assert_eq!(topology.node_of_cpu, [0, 0, 0, 0, 0, 0, 0, 0, 2, 2]);
     }
 
@@ -198,6 +240,7 @@ mod tests {
     fn a_machine_without_numa_is_one_node() {
         let root = sysfs(&[("cpu/possible", "0-1\n")]);
         let topology = Topology::read(root.path()).unwrap();
+        assert!(!topology.numa);
         assert_eq!(topology.nodes, 1);
         assert_eq!(topology.node_of_cpu, [0, 0]);
         assert_eq!(topology.cpus_of_node, [(0, vec![0, 1])]);

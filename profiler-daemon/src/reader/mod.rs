@@ -84,6 +84,8 @@ impl Reader {
         let hooks = programs
             .hooks()
             .iter()
+            // There is nothing to measure, hence nothing that is not.
+            .filter(|h| !h.absent)
             .map(|h| Hook { hook: h.hook.clone(), backend: h.backend_name().to_owned() })
             .collect();
         let array = |name| -> Result<BorrowedFd<'_>, ReaderError> { Ok(programs.array(name)?) };

@@ -16,6 +16,7 @@
 //!
 //! Counters are in a shared mapping (`shared`), latencies come by a pipe.
 
+mod pin;
 mod plan;
 mod shared;
 mod summary;
@@ -34,6 +35,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::kernel::topology::TopologyError;
+
+use self::pin::Pinned;
+pub use self::pin::Place;
 pub use self::plan::Op;
 use self::plan::Plan;
 use self::shared::{RECORD_BYTES, Record, SharedCounters};
@@ -57,6 +62,9 @@ pub struct Options {
     pub mounts_per_start: u32,
     /// Processes that read a host-like mount table over and over.
     pub readers: u32,
+    /// CPUs that all of them are pinned to, ascending ([`Place::cpus`]); `None`
+    /// for wherever the kernel puts them.
+    pub cpus: Option<Vec<u32>>,
 }
 
 impl Options {
@@ -79,6 +87,31 @@ pub enum StormError {
          /proc/sys/user/max_mnt_namespaces and max_pid_namespaces, and a sandbox that lets them be made"
     )]
     NamespacesRefused(io::Error),
+    /// A CPU to pin to is not there.
+    #[error("this machine has no CPU {missing}; it has {present}: change --cpus")]
+    NoSuchCpu {
+        /// Those that are not there.
+        missing: String,
+        /// Those that are.
+        present: String,
+    },
+    /// A NUMA node to pin to is not there, or has no CPU.
+    #[error("this machine has no NUMA node {node} with CPUs; it has {present}: change --numa-node")]
+    NoSuchNode {
+        /// The node.
+        node: u32,
+        /// Those that have CPUs.
+        present: String,
+    },
+    /// The process is confined to other CPUs.
+    #[error(
+        "this process may not run on CPU {0}: its cpuset leaves it out; see /sys/fs/cgroup, or \
+         start it elsewhere"
+    )]
+    CpuNotAllowed(String),
+    /// The machine does not say which CPUs it has.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The very first start failed, so the others would as well.
     #[error("the first start failed at {op}: {error}{}", op.hint())]
     FirstStart {
@@ -108,10 +141,19 @@ impl StormError {
     /// failure.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::NotPermitted | Self::NamespacesRefused(_) => true,
+            Self::NotPermitted | Self::NamespacesRefused(_) | Self::CpuNotAllowed(_) => true,
             Self::FirstStart { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
-            Self::EndedEarly(_) | Self::System { .. } => false,
+            Self::NoSuchCpu { .. }
+            | Self::NoSuchNode { .. }
+            | Self::Topology(_)
+            | Self::EndedEarly(_)
+            | Self::System { .. } => false,
         }
+    }
+
+    /// Whether what was asked for makes no sense on this machine.
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::NoSuchCpu { .. } | Self::NoSuchNode { .. })
     }
 }
 
@@ -138,6 +180,7 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
     if !own.effective.contains(CapabilitySet::SYS_ADMIN) {
         return Err(StormError::NotPermitted);
     }
+    let _pinned = options.cpus.as_deref().map(Pinned::to).transpose()?;
     let counters = SharedCounters::new().map_err(failed_to("map memory for the counters"))?;
     let plan = Plan::new(options.mounts_per_start);
     let (records, records_in) =

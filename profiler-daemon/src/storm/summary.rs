@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::shared::Totals;
+use crate::kernel::topology::list_of_numbers;
 
 /// What the caller itself saw of a storm.
 pub(super) struct Outcome {
@@ -39,6 +40,8 @@ pub struct Summary {
     pub readers: u32,
     /// [`Options::mounts_per_start`].
     pub mounts_per_start: u32,
+    /// [`Options::cpus`].
+    pub cpus: Option<Vec<u32>>,
     /// Starts whose root was in place.
     pub starts: u64,
     /// `starts` over the duration.
@@ -118,6 +121,7 @@ impl Summary {
             workers: options.workers.get(),
             readers: options.readers,
             mounts_per_start: options.mounts_per_start,
+            cpus: options.cpus.clone(),
             starts,
             starts_per_second: if seconds > 0.0 { starts as f64 / seconds } else { 0.0 },
             failed_starts: total(&totals.failed_starts),
@@ -160,10 +164,14 @@ impl fmt::Display for Summary {
         let Latency { p50_ns, p99_ns, max_ns } = self.start_latency;
         writeln!(
             f,
-            "storm: {} workers, {} readers, {} mounts per start, {seconds:.1} s{}",
+            "storm: {} workers, {} readers, {} mounts per start, {seconds:.1} s{}{}",
             self.workers,
             self.readers,
             self.mounts_per_start,
+            self.cpus
+                .as_ref()
+                .map(|cpus| format!(" on CPUs {}", list_of_numbers(cpus)))
+                .unwrap_or_default(),
             if self.interrupted { " (interrupted)" } else { "" }
         )?;
         writeln!(f, "  starts           {:>10}   {:.1}/s", self.starts, self.starts_per_second)?;
@@ -218,6 +226,7 @@ mod tests {
             duration: Duration::from_secs(2),
             mounts_per_start: 40,
             readers: 2,
+            cpus: Some(vec![0, 1, 4]),
         };
         let counters = SharedCounters::new().unwrap();
         counters.mounts.store(172, Ordering::Relaxed);
@@ -243,7 +252,7 @@ mod tests {
     #[test]
     fn the_table_shows_every_figure_and_names_the_errors() {
         insta::assert_snapshot!(example().to_string(), @r"
-        storm: 8 workers, 2 readers, 40 mounts per start, 2.0 s (interrupted)
+        storm: 8 workers, 2 readers, 40 mounts per start, 2.0 s on CPUs 0-1,4 (interrupted)
           starts                    4   2.0/s
           start latency    p50 2.00 ms, p99 40.00 ms, max 40.00 ms
           mount calls             172
@@ -264,6 +273,11 @@ mod tests {
           "workers": 8,
           "readers": 2,
           "mounts_per_start": 40,
+          "cpus": [
+            0,
+            1,
+            4
+          ],
           "starts": 4,
           "starts_per_second": 2.0,
           "failed_starts": 0,

@@ -182,6 +182,45 @@ impl<T> Drop for SharedMemory<T> {
     }
 }
 
+/// CPUs that a mask has room for: all that Linux can number.
+const MASK_CPUS: u32 = 65_536;
+const MASK_WORDS: usize = (MASK_CPUS / libc::c_ulong::BITS) as usize;
+const WORD_BITS: usize = libc::c_ulong::BITS as usize;
+
+/// The CPUs that the calling thread may run on, ascending.
+pub(super) fn affinity() -> io::Result<Vec<u32>> {
+    let mut mask = vec![0 as libc::c_ulong; MASK_WORDS];
+    // The system call itself: libc's type ends at 1024 CPUs.
+    // SAFETY: the kernel writes at most the length given into the mask.
+    let written = unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&*mask), mask.as_mut_ptr())
+    };
+    if written < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_set = |cpu: &u32| {
+        let cpu = *cpu as usize;
+        mask.get(cpu / WORD_BITS).is_some_and(|word| word >> (cpu % WORD_BITS) & 1 == 1)
+    };
+    Ok((0..MASK_CPUS).filter(is_set).collect())
+}
+
+/// Lets the calling thread run on `cpus` alone.
+pub(super) fn set_affinity(cpus: &[u32]) -> io::Result<()> {
+    let mut mask = vec![0 as libc::c_ulong; MASK_WORDS];
+    for cpu in cpus {
+        let cpu = *cpu as usize;
+        if let Some(word) = mask.get_mut(cpu / WORD_BITS) {
+            *word |= 1 << (cpu % WORD_BITS);
+        }
+    }
+    // SAFETY: the kernel reads at most the length given from the mask.
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&*mask), mask.as_ptr())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Writes all of a record at once; below `PIPE_BUF` the kernel does not mix it
 /// with another writer's.
 pub(super) fn write_record(pipe: &OwnedFd, record: &[u8]) {

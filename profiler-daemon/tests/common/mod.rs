@@ -4,10 +4,13 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData};
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
+use lockprof::commands::session::Session;
+use lockprof::snapshot::Snapshot;
 
 /// The built binary.
 pub(crate) const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
@@ -51,6 +54,37 @@ pub(crate) fn storm(seconds: u32) -> Command {
     command.args(["storm", "--workers", "8", "--readers", "2", "--duration"]);
     command.arg(format!("{seconds}s")).stdin(Stdio::null()).stdout(Stdio::null());
     command
+}
+
+/// Every contended acquisition after the first hands the lock over once.
+pub(crate) fn handoffs_fit(window: &Snapshot) {
+    for lock in &window.inflight {
+        let name = &lock.lock;
+        let handoffs: u64 =
+            window.handoffs.iter().filter(|h| h.lock == *name).map(|h| h.count).sum();
+        let acquired: u64 = window
+            .locks
+            .iter()
+            .filter(|row| row.lock == *name)
+            .map(|row| row.waits.count - row.failed)
+            .sum();
+        assert!(
+            handoffs == acquired || handoffs + 1 == acquired,
+            "{name}: {handoffs} handoffs, {acquired} contended acquisitions"
+        );
+    }
+}
+
+/// Waits until nobody waits for a watched lock.
+pub(crate) fn settle(session: &Session) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if session.fresh_snapshot().inflight.iter().all(|row| row.waiters == 0) {
+            std::thread::sleep(Duration::from_millis(100));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The independent counter: see `profiler-ebpf/src/bin/witness.rs`.

@@ -1,0 +1,144 @@
+//! What this kernel does not let lockprof do, why, and what would allow it.
+//!
+//! In: the facts about the kernel and what became of each hook. Out: a
+//! [`Limit`] for each thing that is not measured. `stat` prints them below its
+//! figures, `daemon` logs them, `doctor` lists them.
+//!
+//! A mount call that this kernel does not have is no limit: nobody can make it.
+
+use std::collections::BTreeMap;
+
+use profiler_common::syscalls::{MOUNT_SYSCALLS, tracepoint_name};
+use serde::Serialize;
+
+use super::redact::without_addresses;
+use super::session::Facts;
+use crate::hooks::HookState;
+use crate::hooks::backend::WaitBackend;
+
+/// Something that is not measured on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// What is not measured.
+    pub what: String,
+    /// Why not. Without kernel addresses.
+    pub why: String,
+    /// What would allow it; `None` if nothing that lockprof knows of would, or
+    /// if `why` says it.
+    pub remedy: Option<String>,
+}
+
+/// Which table of data symbols the kernel gives to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataSymbols {
+    /// Functions and data.
+    Listed,
+    /// Functions only.
+    NotListed,
+    /// None that can be read, or none with addresses.
+    Unreadable,
+}
+
+/// Everything that is not measured, the gravest first.
+pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
+    let mut all = Vec::new();
+    locks(&mut all, facts);
+    spin_waits(&mut all, hooks);
+    calls(&mut all, hooks);
+    for off in facts.fields.turned_off() {
+        all.push(Limit {
+            what: off.what.to_owned(),
+            why: format!("the place of {} is not known: {}", off.fields.join(" and "), off.why),
+            remedy: None,
+        });
+    }
+    if !facts.topology.numa {
+        all.push(Limit {
+            what: "figures are not by NUMA node: all are under node 0".to_owned(),
+            why: "the kernel has no /sys/devices/system/node".to_owned(),
+            remedy: Some("a kernel with CONFIG_NUMA".to_owned()),
+        });
+    }
+    all
+}
+
+/// Locks whose address is not known.
+fn locks(all: &mut Vec<Limit>, facts: &Facts) {
+    for resolution in &facts.resolutions {
+        let Err(why) = &resolution.outcome else { continue };
+        let remedy = match facts.data_symbols {
+            DataSymbols::Listed => None,
+            DataSymbols::NotListed => Some(
+                "--system-map with the System.map of this very kernel, or a kernel with \
+                 CONFIG_KALLSYMS_ALL",
+            ),
+            DataSymbols::Unreadable => {
+                Some("CAP_SYSLOG, and the sysctl kernel.kptr_restrict below 2")
+            }
+        };
+        all.push(Limit {
+            what: format!("{} is not watched", resolution.name),
+            why: without_addresses(&why.to_string()),
+            remedy: remedy.map(str::to_owned),
+        });
+    }
+}
+
+/// Backends on the slow paths of the locks that sleep see nothing of those that
+/// spin.
+fn spin_waits(all: &mut Vec<Limit>, hooks: &[HookState]) {
+    let mut waits = hooks.iter().filter(|hook| hook.call().is_none());
+    let kprobe = WaitBackend::Kprobe.name();
+    if waits.any(|hook| hook.backend == Some(kprobe)) {
+        all.push(Limit {
+            what: "waits for spinlocks are not seen".to_owned(),
+            why: "kprobes are set on the slow paths of locks that sleep alone".to_owned(),
+            remedy: Some(
+                "the contention tracepoints (Linux 5.19), or fentry (CONFIG_DEBUG_INFO_BTF)"
+                    .to_owned(),
+            ),
+        });
+    }
+}
+
+/// Mount calls that this kernel has and that could not be hooked, those with
+/// the same reason together.
+fn calls(all: &mut Vec<Limit>, hooks: &[HookState]) {
+    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let observable = || hooks.iter().filter(|hook| hook.call().is_some() && !hook.absent);
+    for hook in observable().filter(|hook| hook.backend.is_none()) {
+        let why: Vec<_> = hook.refused.iter().map(|(b, why)| format!("{b}: {why}")).collect();
+        let call = hook.call().unwrap_or_default();
+        by_reason.entry(of_any_call(&why.join("; "), call)).or_default().push(call);
+    }
+    let total = observable().count();
+    for (why, calls) in by_reason {
+        let what = if calls.len() == total {
+            "mount calls are not measured".to_owned()
+        } else {
+            format!("mount calls are not measured: {}", calls.join(", "))
+        };
+        all.push(Limit {
+            what,
+            why,
+            remedy: Some(
+                "one of fentry (CONFIG_DEBUG_INFO_BTF), kprobes (CONFIG_KPROBES) or the tracepoints \
+                 of system calls (CONFIG_FTRACE_SYSCALLS)"
+                    .to_owned(),
+            ),
+        });
+    }
+}
+
+/// A reason without the name of the call that it is about, so that those of
+/// several calls compare equal.
+fn of_any_call(why: &str, call: &str) -> String {
+    let known = MOUNT_SYSCALLS.iter().find(|known| known.name == call);
+    let traced: &str = known.map_or(call, |known| tracepoint_name(known));
+    ["sys_enter_", "sys_exit_", "sys_"].iter().fold(why.to_owned(), |why, prefix| {
+        why.replace(&format!("{prefix}{traced}"), &format!("{prefix}*"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

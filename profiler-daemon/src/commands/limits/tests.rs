@@ -1,0 +1,119 @@
+use super::*;
+use crate::kernel::btf::BtfError;
+use crate::kernel::fields::Fields;
+use crate::kernel::topology::Topology;
+use crate::locks::Method;
+use crate::locks::resolve::{Reason, Resolution, Unresolved};
+
+/// A kernel with NUMA, without BTF.
+fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
+    let unresolved = unresolved.iter().map(|name| Resolution {
+        name: (*name).to_owned(),
+        outcome: Err(Unresolved {
+            reasons: vec![Reason {
+                method: Method::Text,
+                why: "functions do not agree: 0xffffffff81234560".to_owned(),
+            }],
+        }),
+    });
+    Facts {
+        topology: Topology {
+            cpus: 1,
+            nodes: 1,
+            node_of_cpu: vec![0],
+            cpus_of_node: vec![(0, vec![0])],
+            numa: true,
+        },
+        kernel: "6.1.0".to_owned(),
+        resolutions: unresolved.collect(),
+        fields: Fields::find(Err(&BtfError::Malformed { offset: 0 })),
+        btf: false,
+        data_symbols,
+    }
+}
+
+fn hook(hook: &str, backend: Option<&'static str>, refused: &str) -> HookState {
+    let refused = (!refused.is_empty()).then(|| ("tracepoint", refused.to_owned()));
+    HookState {
+        hook: hook.to_owned(),
+        backend,
+        refused: refused.into_iter().collect(),
+        absent: false,
+    }
+}
+
+fn whats(all: &[Limit]) -> Vec<&str> {
+    all.iter().map(|limit| limit.what.as_str()).collect()
+}
+
+const SETNS: &str = "setns(fd, 0) into another mount namespace is not counted as a mount call";
+
+#[test]
+fn an_unresolved_lock_has_its_reason_without_addresses_and_what_would_help() {
+    let remedy = |symbols| {
+        let all = limits(&facts(symbols, &["sb_lock"]), &[]);
+        assert_eq!(whats(&all), ["sb_lock is not watched", SETNS]);
+        assert_eq!(all[0].why, "text: functions do not agree: 0x(hidden)");
+        all[0].remedy.clone()
+    };
+    assert!(remedy(DataSymbols::NotListed).unwrap().contains("--system-map"));
+    assert!(remedy(DataSymbols::Unreadable).unwrap().contains("CAP_SYSLOG"));
+    // The symbol is not there: another table would not have it either.
+    assert_eq!(remedy(DataSymbols::Listed), None);
+}
+
+#[test]
+fn calls_refused_for_one_reason_are_one_limit() {
+    let hooks = [
+        hook("contention_begin", Some("tp_btf"), ""),
+        hook("sys_mount", None, "no tracepoint syscalls:sys_exit_mount"),
+        hook("sys_umount2", None, "no tracepoint syscalls:sys_exit_umount"),
+        hook("sys_setns", Some("tracepoint"), ""),
+        hook("sys_unshare", None, "EPERM"),
+    ];
+    let all = limits(&facts(DataSymbols::Listed, &[]), &hooks);
+    assert_eq!(
+        whats(&all),
+        [
+            "mount calls are not measured: unshare",
+            "mount calls are not measured: mount, umount2",
+            SETNS,
+        ]
+    );
+}
+
+#[test]
+fn when_no_call_is_seen_they_are_not_listed_one_by_one() {
+    let hooks = [hook("sys_mount", None, "EPERM"), hook("sys_setns", None, "EPERM")];
+    let all = limits(&facts(DataSymbols::Listed, &[]), &hooks);
+    assert_eq!(whats(&all), ["mount calls are not measured", SETNS]);
+    assert_eq!(all[0].why, "tracepoint: EPERM");
+    assert!(all[0].remedy.as_deref().unwrap().contains("CONFIG_FTRACE_SYSCALLS"));
+}
+
+#[test]
+fn a_call_that_the_kernel_does_not_have_is_no_limit() {
+    let mut statmount = hook("sys_statmount", None, "no tracepoint");
+    statmount.absent = true;
+    let hooks = [hook("sys_mount", Some("tracepoint"), ""), statmount];
+    assert_eq!(whats(&limits(&facts(DataSymbols::Listed, &[]), &hooks)), [SETNS]);
+}
+
+#[test]
+fn kprobes_see_no_spin_waits_and_tracepoints_do() {
+    let facts = facts(DataSymbols::Listed, &[]);
+    let with = |backend| limits(&facts, &[hook("rwsem_down_read_slowpath", Some(backend), "")]);
+    assert_eq!(whats(&with("kprobe")), ["waits for spinlocks are not seen", SETNS]);
+    assert_eq!(whats(&with("tp_btf")), [SETNS]);
+    // Mount calls by kprobe see what any backend sees.
+    assert_eq!(whats(&limits(&facts, &[hook("sys_mount", Some("kprobe"), "")])), [SETNS]);
+}
+
+#[test]
+fn a_kernel_without_numa_says_so() {
+    let mut facts = facts(DataSymbols::Listed, &[]);
+    facts.topology.numa = false;
+    let all = limits(&facts, &[]);
+    assert!(all.last().unwrap().what.contains("NUMA node"), "{all:?}");
+    assert!(all.last().unwrap().remedy.as_deref().unwrap().contains("CONFIG_NUMA"));
+}
