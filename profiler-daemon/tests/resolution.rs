@@ -13,14 +13,19 @@ use lockprof::locks::choices::Choices;
 use lockprof::locks::resolve::{Resolution, Sources, Unresolved, resolve};
 use lockprof::locks::{Method, ResolvedLock};
 
-/// What mainline kernels of a version call each lock, oldest version first;
-/// `None` where they have no such lock.
+/// Symbol, member and kind of a lock; `None` where there is no such lock.
+type Name = Option<(&'static str, LockKind)>;
+
+/// A lock of the catalogue, and its names with the version that brought each,
+/// oldest first.
+type History = (&'static str, &'static [(u32, u32, Name)]);
+
+/// What mainline kernels call each lock.
 ///
 /// Written by hand from the kernels' sources, not from the catalogue: it says
 /// which of the catalogue's candidates each kernel has to choose, and so that
 /// it does not choose the others.
-type Name = Option<(&'static str, LockKind)>;
-const HISTORY: [(&str, &[(u32, u32, Name)]); 11] = [
+const HISTORY: [History; 11] = [
     ("namespace_sem", &[(5, 10, Some(("namespace_sem", Rwsem)))]),
     (
         "mnt_id_lock",
