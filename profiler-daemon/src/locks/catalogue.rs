@@ -7,7 +7,7 @@
 //! Sources: the named functions in `fs/namespace.c`, `fs/super.c`,
 //! `fs/dcache.c`, `kernel/nstree.c`, `mm/shrinker.c`, `mm/percpu.c`,
 //! `mm/list_lru.c`, `kernel/rcu/tree_exp.h`, `kernel/{exit,fork}.c`, Linux 5.10
-//! to 7.2.
+//! to 7.3.
 
 use super::LockKind;
 
