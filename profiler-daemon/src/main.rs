@@ -60,7 +60,9 @@ fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitStatus> {
     let settings = Settings::of_measurement(&args.locks, &AssumeArgs::default())?;
-    let measures = commands::doctor::run(&settings, args.json)?;
+    let request =
+        commands::doctor::Request { json: args.json, use_data_symbols: !args.without_data_symbols };
+    let measures = commands::doctor::run(&settings, request)?;
     Ok(if measures { ExitStatus::Success } else { ExitStatus::Refused })
 }
 

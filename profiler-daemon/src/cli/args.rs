@@ -64,7 +64,8 @@ to standard error, so that standard output is the JSON alone.")]
     #[command(after_help = "\
 Examples:
   lockprof doctor
-  lockprof doctor --json | jq .locks")]
+  lockprof doctor --json | jq .locks
+  lockprof doctor --without-data-symbols")]
     Doctor(DoctorArgs),
     /// Validate the configuration file, or print the default one
     #[command(after_help = "\
@@ -145,6 +146,9 @@ pub struct DoctorArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Act as if kallsyms had no data symbols: shows what kernel text tells
+    #[arg(long)]
+    pub without_data_symbols: bool,
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,

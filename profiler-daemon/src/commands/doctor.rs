@@ -13,13 +13,23 @@ use serde::Serialize;
 
 use super::limits::{self, Limit};
 use super::redact::without_addresses;
-use super::session::{Facts, attach, gather};
+use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
-use crate::hooks::HookState;
+use crate::hooks::{HookState, object};
 use crate::kernel::calls;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
-use crate::locks::resolve::Resolution;
+use crate::locks::catalogue::ENTRIES;
+use crate::locks::resolve::{Resolution, Sources, Unresolved, resolve};
+
+/// What is asked of `doctor`.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Print JSON instead of text.
+    pub json: bool,
+    /// False to act as if kallsyms had no data symbols.
+    pub use_data_symbols: bool,
+}
 
 /// What `doctor` found. With `--json` it is printed as it stands.
 #[derive(Debug, Serialize)]
@@ -29,6 +39,7 @@ pub struct Report {
     numa_nodes: u32,
     btf: bool,
     capabilities_missing: Vec<&'static str>,
+    /// The whole catalogue, then the user's locks.
     locks: Vec<LockReport>,
     hooks: Vec<HookReport>,
     /// Why nothing could be attached, if so.
@@ -44,6 +55,10 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 struct LockReport {
     lock: String,
+    /// Whether the settings ask for it. The others are looked up only.
+    watched: bool,
+    /// Whether this kernel is known not to have it.
+    absent: bool,
     symbol: Option<String>,
     kind: Option<String>,
     method: Option<&'static str>,
@@ -95,11 +110,12 @@ const INVISIBLE: [&str; 6] = [
 ///
 /// The settings name what does not exist, or the kernel's own description
 /// cannot be read.
-pub fn run(settings: &Settings, json: bool) -> anyhow::Result<bool> {
+pub fn run(settings: &Settings, request: Request) -> anyhow::Result<bool> {
+    let json = request.json;
     let mut out = std::io::stdout().lock();
     // What is not for a terminal is stored or sent on.
     let show_addresses = !json && out.is_terminal() && rustix::process::geteuid().is_root();
-    let report = examine(settings, show_addresses)?;
+    let report = examine(settings, request.use_data_symbols, show_addresses)?;
     let text = if json {
         let mut text =
             serde_json::to_string_pretty(&report).context("failed to write the report")?;
@@ -112,8 +128,16 @@ pub fn run(settings: &Settings, json: bool) -> anyhow::Result<bool> {
     Ok(report.refused.is_none())
 }
 
-fn examine(settings: &Settings, show_addresses: bool) -> anyhow::Result<Report> {
-    let facts = gather(settings)?;
+fn examine(
+    settings: &Settings,
+    use_data_symbols: bool,
+    show_addresses: bool,
+) -> anyhow::Result<Report> {
+    let sources = Sources::of_running_kernel(&settings.locks, object::bytes());
+    let sources = Sources { use_data_symbols, ..sources };
+    let facts = gather_from(settings, &sources)?;
+    let others = resolve(&settings.locks.others(), &sources)?;
+    drop(sources);
     let attached = attach(settings, &facts);
     let (hooks, refused, arrays_bytes) = match &attached {
         Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.layout().bytes())),
@@ -122,13 +146,20 @@ fn examine(settings: &Settings, show_addresses: bool) -> anyhow::Result<Report> 
     let Facts { topology, kernel, resolutions, fields, btf, .. } = &facts;
     // When nothing attaches, one reason stands for everything.
     let limits = if refused.is_some() { Vec::new() } else { limits::limits(&facts, &hooks) };
+    let mut locks: Vec<_> = resolutions
+        .iter()
+        .map(|watched| lock_report(watched, true, show_addresses))
+        .chain(others.iter().map(|other| lock_report(other, false, show_addresses)))
+        .collect();
+    let place = |lock: &LockReport| ENTRIES.iter().position(|entry| entry.name == lock.lock);
+    locks.sort_by_key(|lock| place(lock).unwrap_or(ENTRIES.len()));
     Ok(Report {
         kernel: kernel.clone(),
         cpus: topology.cpus,
         numa_nodes: topology.nodes,
         btf: *btf,
         capabilities_missing: Capabilities::read(Path::new("/proc"))?.missing().collect(),
-        locks: resolutions.iter().map(|r| lock_report(r, show_addresses)).collect(),
+        locks,
         hooks: hooks.into_iter().map(hook_report).collect(),
         refused,
         arrays_bytes,
@@ -138,10 +169,12 @@ fn examine(settings: &Settings, show_addresses: bool) -> anyhow::Result<Report> 
     })
 }
 
-fn lock_report(resolution: &Resolution, show_address: bool) -> LockReport {
+fn lock_report(resolution: &Resolution, watched: bool, show_address: bool) -> LockReport {
     let lock = resolution.outcome.as_ref().ok();
     LockReport {
         lock: resolution.name.clone(),
+        watched,
+        absent: matches!(resolution.outcome, Err(Unresolved::Absent(_))),
         symbol: lock.map(|lock| lock.symbol.clone()),
         kind: lock.map(|lock| lock.kind.to_string()),
         method: lock.map(|lock| lock.method.as_str()),
@@ -191,28 +224,22 @@ fn render(report: &Report) -> String {
         writeln!(out, "capabilities missing: {}", report.capabilities_missing.join(", "))
     };
 
-    let _ = writeln!(out, "\n{:<18} {:<9} {:<11} SYMBOL", "LOCK", "KIND", "FOUND BY");
+    let _ =
+        writeln!(out, "\n{:<18} {:<8} {:<9} {:<11} SYMBOL", "LOCK", "WATCHED", "KIND", "FOUND BY");
     for lock in &report.locks {
-        let _ = match (&lock.symbol, &lock.unresolved) {
-            (Some(symbol), _) => {
-                let address = lock.address.as_ref().map(|a| format!(" at {a}")).unwrap_or_default();
-                writeln!(
-                    out,
-                    "{:<18} {:<9} {:<11} {symbol}{address}",
-                    lock.lock,
-                    lock.kind.as_deref().unwrap_or_default(),
-                    lock.method.unwrap_or_default(),
-                )
-            }
-            (None, why) => writeln!(
-                out,
-                "{:<18} {:<9} {:<11} {}",
-                lock.lock,
-                "-",
-                "-",
-                why.as_deref().unwrap_or_default()
-            ),
+        let how = lock.method.unwrap_or(if lock.absent { "(absent)" } else { "(not found)" });
+        let what = match (&lock.symbol, &lock.address, &lock.unresolved) {
+            (Some(symbol), Some(address), _) => &format!("{symbol} at {address}"),
+            (Some(text), None, _) | (None, _, Some(text)) => text,
+            (None, _, None) => "",
         };
+        let _ = writeln!(
+            out,
+            "{:<18} {:<8} {:<9} {how:<11} {what}",
+            lock.lock,
+            if lock.watched { "yes" } else { "no" },
+            lock.kind.as_deref().unwrap_or("-"),
+        );
     }
 
     if let Some(refused) = &report.refused {

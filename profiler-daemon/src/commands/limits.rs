@@ -15,6 +15,7 @@ use super::redact::without_addresses;
 use super::session::Facts;
 use crate::hooks::HookState;
 use crate::hooks::backend::WaitBackend;
+use crate::locks::resolve::Unresolved;
 
 /// Something that is not measured on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,10 +63,11 @@ pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
     all
 }
 
-/// Locks whose address is not known.
+/// Locks whose address is not known. One that this kernel does not have is no
+/// limit.
 fn locks(all: &mut Vec<Limit>, facts: &Facts) {
     for resolution in &facts.resolutions {
-        let Err(why) = &resolution.outcome else { continue };
+        let Err(why @ Unresolved::NotFound(_)) = &resolution.outcome else { continue };
         let remedy = match facts.data_symbols {
             DataSymbols::Listed => None,
             DataSymbols::NotListed => Some(

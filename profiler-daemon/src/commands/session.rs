@@ -143,9 +143,17 @@ pub struct Facts {
 /// The settings name what does not exist, or the kernel's own description
 /// cannot be read.
 pub fn gather(settings: &Settings) -> anyhow::Result<Facts> {
+    gather_from(settings, &Sources::of_running_kernel(&settings.locks, object::bytes()))
+}
+
+/// The same from `sources`.
+///
+/// # Errors
+///
+/// As [`gather`].
+pub fn gather_from(settings: &Settings, sources: &Sources<'_>) -> anyhow::Result<Facts> {
     let topology = Topology::read(Path::new("/sys"))?;
-    let sources = Sources::of_running_kernel(&settings.locks, object::bytes());
-    let resolutions = resolve::resolve(&settings.locks, &sources)?;
+    let resolutions = resolve::resolve(&settings.locks, sources)?;
     Ok(Facts {
         topology,
         kernel: kernel_release(),

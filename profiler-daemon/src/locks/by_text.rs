@@ -59,12 +59,16 @@ impl<'a> DecodedText<'a> {
         }
         match all_found.as_slice() {
             [] => Err(reasons),
-            [first, others @ ..] if others.iter().all(|o| o.address == first.address) => {
+            [first, others @ ..]
+                if others.iter().all(|o| (o.address, o.kind) == (first.address, first.kind)) =>
+            {
                 Ok(first.clone())
             }
             several => {
-                let list: Vec<_> =
-                    several.iter().map(|f| format!("`{}` at {:#x}", f.symbol, f.address)).collect();
+                let list: Vec<_> = several
+                    .iter()
+                    .map(|f| format!("{} `{}` at {:#x}", f.kind, f.symbol, f.address))
+                    .collect();
                 Err(vec![format!("text fits several locks: {}", list.join(", "))])
             }
         }

@@ -7,7 +7,7 @@
 //! Sources: the named functions in `fs/namespace.c`, `fs/super.c`,
 //! `fs/dcache.c`, `kernel/nstree.c`, `mm/shrinker.c`, `mm/percpu.c`,
 //! `mm/list_lru.c`, `kernel/rcu/tree_exp.h`, `kernel/{exit,fork}.c`, Linux 5.10
-//! to 7.2.
+//! to 7.3.
 
 use super::LockKind;
 
@@ -20,8 +20,43 @@ pub struct Entry {
     pub on_by_default: bool,
     /// What it protects, for `config default` and `doctor`.
     pub about: &'static str,
+    /// What a kernel must be to have it; `None` if all have it.
+    pub needs: Option<Needs>,
     /// What kernels call it, newest first.
     pub candidates: &'static [Candidate],
+}
+
+/// What kernels must be to have a lock, so that "this kernel has no such lock"
+/// can be told from "not found".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// This version of Linux or a later one. An earlier one that has one of
+    /// these functions was given the lock by its distributor.
+    Linux {
+        /// Major and minor number.
+        version: (u32, u32),
+        /// Functions that came with the lock.
+        functions: &'static [&'static str],
+    },
+    /// A kernel built with this option.
+    Option {
+        /// The option, for instance `CONFIG_MEMCG`.
+        name: &'static str,
+        /// A function that is in kernels with the option and in no others, in
+        /// all versions of the catalogue.
+        function: &'static str,
+    },
+}
+
+impl Needs {
+    /// Functions that say whether the kernel is of this sort.
+    pub fn functions(self) -> impl Iterator<Item = &'static str> {
+        let (several, one) = match self {
+            Self::Linux { functions, .. } => (functions, None),
+            Self::Option { function, .. } => (&[][..], Some(function)),
+        };
+        several.iter().copied().chain(one)
+    }
 }
 
 /// What some kernels call a lock.
@@ -167,6 +202,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "namespace_sem",
         on_by_default: true,
         about: "every mount, umount and mount namespace; readers of mountinfo share it",
+        needs: None,
         candidates: &[plain(
             "namespace_sem",
             LockKind::Rwsem,
@@ -183,6 +219,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "mnt_id_lock",
         on_by_default: true,
         about: "numbers for new mounts",
+        needs: None,
         candidates: &[
             // 6.14 and later.
             Candidate {
@@ -190,7 +227,12 @@ pub const ENTRIES: &[Entry] = &[
                 beside: None,
                 kind: LockKind::Spinlock,
                 member: Member::First("xa_lock"),
-                text: &[lock("alloc_vfsmnt"), object("cleanup_mnt", &["xa_erase"], 0)],
+                text: &[
+                    lock("alloc_vfsmnt"),
+                    object("alloc_vfsmnt", &["__xa_alloc"], 0),
+                    object("cleanup_mnt", &["xa_erase"], 0),
+                    object("clone_mnt", &["xa_erase"], 0),
+                ],
             },
             // 4.19 to 6.13: `struct ida` is an xarray, whose lock comes first
             // (include/linux/idr.h, include/linux/xarray.h).
@@ -202,6 +244,7 @@ pub const ENTRIES: &[Entry] = &[
                 text: &[
                     object("alloc_vfsmnt", &["ida_alloc_range"], 0),
                     object("cleanup_mnt", &["ida_free"], 0),
+                    object("clone_mnt", &["ida_free"], 0),
                 ],
             },
             // Before 4.19.
@@ -212,26 +255,42 @@ pub const ENTRIES: &[Entry] = &[
         name: "mount_lock",
         on_by_default: true,
         about: "the mount hash; path lookups retry while it is written",
+        needs: None,
         candidates: &[seqlock(
             "mount_lock",
-            &[lock("__legitimize_mnt"), lock("may_umount"), lock("may_umount_tree")],
+            &[
+                lock("__legitimize_mnt"),
+                lock("may_umount"),
+                lock("may_umount_tree"),
+                lock("path_is_under"),
+            ],
         )],
     },
     Entry {
         name: "shrinker_rwsem",
         on_by_default: true,
         about: "the list of shrinkers, which every new superblock joins",
+        needs: None,
         candidates: &[
             // 6.7 and later.
             plain(
                 "shrinker_mutex",
                 LockKind::Mutex,
-                &[lock("shrinker_register"), lock("shrinker_free")],
+                &[
+                    lock("shrinker_register"),
+                    lock("shrinker_free"),
+                    lock("alloc_shrinker_info"),
+                    lock("reparent_shrinker_deferred"),
+                ],
             ),
             plain(
                 "shrinker_rwsem",
                 LockKind::Rwsem,
-                &[lock("register_shrinker_prepared"), lock("unregister_shrinker")],
+                &[
+                    lock("register_shrinker_prepared"),
+                    lock("unregister_shrinker"),
+                    lock("reparent_shrinker_deferred"),
+                ],
             ),
         ],
     },
@@ -239,6 +298,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "rcu_exp_mutex",
         on_by_default: true,
         about: "expedited RCU grace periods, one of which ends every umount",
+        needs: None,
         candidates: &[Candidate {
             symbol: "rcu_state",
             beside: None,
@@ -251,6 +311,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "pcpu_alloc_mutex",
         on_by_default: true,
         about: "per-CPU memory, of which every mount takes some",
+        needs: None,
         candidates: &[plain(
             "pcpu_alloc_mutex",
             LockKind::Mutex,
@@ -261,6 +322,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "list_lrus_mutex",
         on_by_default: true,
         about: "the list of LRU lists, which every new superblock joins",
+        needs: Some(Needs::Option { name: "CONFIG_MEMCG", function: "mem_cgroup_from_task" }),
         candidates: &[plain(
             "list_lrus_mutex",
             LockKind::Mutex,
@@ -271,6 +333,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "tasklist_lock",
         on_by_default: true,
         about: "the list of tasks: fork, exit, wait",
+        needs: None,
         candidates: &[plain(
             "tasklist_lock",
             LockKind::Rwlock,
@@ -281,11 +344,18 @@ pub const ENTRIES: &[Entry] = &[
         name: "ns_tree_lock",
         on_by_default: false,
         about: "the tree of mount namespaces, since 6.19 of all namespaces",
+        needs: Some(Needs::Linux {
+            version: (6, 11),
+            functions: &["mnt_ns_tree_add", "__ns_tree_add_raw"],
+        }),
         candidates: &[
             // 6.19 and later.
-            seqlock("ns_tree_lock", &[lock("__ns_tree_add_raw"), lock("__ns_tree_remove")]),
+            seqlock(
+                "ns_tree_lock",
+                &[lock("__ns_tree_add_raw"), lock("__ns_tree_remove"), lock("__do_sys_listns")],
+            ),
             // 6.18. Before it, an object of the same name is an rb_root, and
-            // BTF has no such structure.
+            // BTF has no such structure; after it, the structure has no lock.
             Candidate {
                 symbol: "mnt_ns_tree",
                 beside: None,
@@ -294,15 +364,28 @@ pub const ENTRIES: &[Entry] = &[
                 text: &[
                     object("copy_mnt_ns", &["__ns_tree_add_raw"], 1),
                     object("namespace_unlock", &["__ns_tree_remove"], 1),
+                    object("get_sequential_mnt_ns", &["__ns_tree_adjoined_rcu"], 1),
                 ],
             },
             // 6.14 made it a seqlock_t in the merge window that brought
             // mnt_id_xa.
-            Candidate { beside: Some("mnt_id_xa"), ..seqlock("mnt_ns_tree_lock", &[]) },
+            Candidate {
+                beside: Some("mnt_id_xa"),
+                ..seqlock("mnt_ns_tree_lock", &[lock("mnt_ns_tree_add"), lock("free_mnt_ns")])
+            },
             // 6.11 to 6.13.
             Candidate {
                 beside: Some("mnt_id_ida"),
-                ..plain("mnt_ns_tree_lock", LockKind::Rwlock, &[])
+                ..plain(
+                    "mnt_ns_tree_lock",
+                    LockKind::Rwlock,
+                    &[
+                        lock("mnt_ns_tree_add"),
+                        lock("free_mnt_ns"),
+                        lock("grab_requested_mnt_ns"),
+                        lock("__lookup_next_mnt_ns"),
+                    ],
+                )
             },
         ],
     },
@@ -310,17 +393,29 @@ pub const ENTRIES: &[Entry] = &[
         name: "sb_lock",
         on_by_default: false,
         about: "the list of superblocks",
+        needs: None,
         candidates: &[plain(
             "sb_lock",
             LockKind::Spinlock,
-            &[lock("drop_super"), lock("grab_super"), lock("__iterate_supers")],
+            &[
+                lock("sget_fc"),
+                lock("__iterate_supers"),
+                lock("iterate_supers_type"),
+                lock("put_super"),
+                lock("drop_super"),
+                lock("grab_super"),
+            ],
         )],
     },
     Entry {
         name: "rename_lock",
         on_by_default: false,
         about: "renames of directory entries; path lookups retry while it is written",
-        candidates: &[seqlock("rename_lock", &[lock("d_move"), lock("d_exchange")])],
+        needs: None,
+        candidates: &[seqlock(
+            "rename_lock",
+            &[lock("d_move"), lock("d_exchange"), lock("d_set_mounted"), lock("is_subdir")],
+        )],
     },
 ];
 

@@ -102,6 +102,24 @@ impl Choices {
         self.wanted().map(drop)
     }
 
+    /// Choices of those locks of the catalogue that these leave out.
+    pub fn others(&self) -> Self {
+        let (disable, enable) = ENTRIES.iter().partition::<Vec<_>, _>(|entry| self.includes(entry));
+        let names = |entries: Vec<&Entry>| entries.iter().map(|e| e.name.to_owned()).collect();
+        Self {
+            enable: names(enable),
+            disable: names(disable),
+            custom: Vec::new(),
+            system_map: self.system_map.clone(),
+        }
+    }
+
+    /// Whether a lock of the catalogue is to be watched.
+    fn includes(&self, entry: &Entry) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == entry.name);
+        (entry.on_by_default || named(&self.enable)) && !named(&self.disable)
+    }
+
     /// The wanted locks: those of the catalogue in its order, then the user's.
     pub(super) fn wanted(&self) -> Result<Vec<Wanted<'_>>, ChoiceError> {
         for name in self.enable.iter().chain(&self.disable) {
@@ -112,13 +130,8 @@ impl Choices {
         if let Some(name) = self.enable.iter().find(|name| self.disable.contains(name)) {
             return Err(ChoiceError::Contradiction(name.clone()));
         }
-        let chosen = |names: &[String], entry: &Entry| names.iter().any(|n| n == entry.name);
-        let mut wanted: Vec<_> = ENTRIES
-            .iter()
-            .filter(|entry| entry.on_by_default || chosen(&self.enable, entry))
-            .filter(|entry| !chosen(&self.disable, entry))
-            .map(Wanted::Known)
-            .collect();
+        let mut wanted: Vec<_> =
+            ENTRIES.iter().filter(|entry| self.includes(entry)).map(Wanted::Known).collect();
         for (i, lock) in self.custom.iter().enumerate() {
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let name = lock.name.as_str();
@@ -200,6 +213,18 @@ mod tests {
                 "cgroup",
             ]
         );
+    }
+
+    #[test]
+    fn the_others_are_the_rest_of_the_catalogue() {
+        let choices = Choices {
+            enable: vec!["rename_lock".into()],
+            disable: vec!["tasklist_lock".into()],
+            ..custom("cgroup", "cgroup_mutex")
+        };
+        assert_eq!(names(&choices.others()), ["tasklist_lock", "ns_tree_lock", "sb_lock"]);
+        let all = choices.wanted().unwrap().len() - 1 + choices.others().wanted().unwrap().len();
+        assert_eq!(all, ENTRIES.len());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::error::Error;
 
 use super::by_symbol::{self, Found};
 use super::by_text::DecodedText;
-use super::catalogue::{ENTRIES, Passed, lock_functions};
+use super::catalogue::{Candidate, ENTRIES, Entry, Needs, Passed, lock_functions};
 use super::choices::{ChoiceError, Choices, Wanted};
 use super::{LockKind, Method, ResolvedLock};
 use crate::kernel::btf::{Btf, BtfError};
@@ -18,6 +18,7 @@ use crate::kernel::decode::Arch;
 use crate::kernel::kallsyms::{Kallsyms, KallsymsError};
 use crate::kernel::system_map::{SystemMap, SystemMapError};
 use crate::kernel::text::{BpfText, TextError, TextSource};
+use crate::kernel::topology::kernel_release;
 
 /// Longest reason, in characters: the kernel's verifier is talkative.
 const LONGEST_REASON: usize = 400;
@@ -31,15 +32,22 @@ pub struct Resolution {
     pub outcome: Result<ResolvedLock, Unresolved>,
 }
 
-/// Why a lock was not found.
+/// Why there is no address.
 ///
 /// Reasons can contain kernel addresses: they are for root on this machine,
 /// not for the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-pub struct Unresolved {
-    /// What was tried, in order, and how it failed.
-    pub reasons: Vec<Reason>,
+pub enum Unresolved {
+    /// This kernel does not have the lock. Only said of kernels that the
+    /// catalogue tells not to have it, when no method found it either.
+    #[error("this kernel has no such lock: {0}")]
+    Absent(String),
+    /// The kernel may have the lock, but it was not found.
+    #[error("not found: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NotFound(
+        /// What was tried, in order, and how it failed.
+        Vec<Reason>,
+    ),
 }
 
 /// How one method failed.
@@ -70,6 +78,8 @@ pub type OpenText<'a> = Box<dyn Fn() -> Result<Box<dyn TextSource>, TextError> +
 
 /// Facts about a kernel. Large; drop it when the locks are resolved.
 pub struct Sources<'a> {
+    /// Release, as `uname -r` prints it.
+    pub release: String,
     /// Symbols, collected with [`symbol_names`].
     pub kallsyms: Result<Kallsyms, KallsymsError>,
     /// The System.map that the user named.
@@ -97,6 +107,7 @@ impl<'a> Sources<'a> {
             _ => None,
         };
         Self {
+            release: kernel_release(),
             kallsyms,
             system_map,
             btf: Btf::read(),
@@ -110,6 +121,9 @@ impl<'a> Sources<'a> {
 /// Every symbol that resolution can ask for.
 pub fn symbol_names(choices: &Choices) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
+    for function in ENTRIES.iter().filter_map(|entry| entry.needs).flat_map(Needs::functions) {
+        names.insert(function);
+    }
     for candidate in ENTRIES.iter().flat_map(|entry| entry.candidates) {
         names.insert(candidate.symbol);
         names.extend(candidate.beside);
@@ -180,13 +194,46 @@ pub fn resolve(choices: &Choices, sources: &Sources<'_>) -> Result<Vec<Resolutio
                         address,
                         method,
                     })
-                    .map_err(|reasons| Unresolved { reasons }),
+                    .map_err(|reasons| match lock {
+                        Wanted::Known(entry) => match absent(entry, sources) {
+                            Some(why) => Unresolved::Absent(why),
+                            None => Unresolved::NotFound(reasons),
+                        },
+                        Wanted::Custom { .. } => Unresolved::NotFound(reasons),
+                    }),
                 name,
             }
         })
         .collect();
     refuse_shared_addresses(&mut resolutions);
     Ok(resolutions)
+}
+
+/// Why this kernel cannot have a lock that no method found; `None` if it may.
+///
+/// `/proc/kallsyms` has all functions of the image, so one that it lacks is
+/// not there.
+fn absent(entry: &Entry, sources: &Sources<'_>) -> Option<String> {
+    let kallsyms = sources.kallsyms.as_ref().ok()?;
+    let needs = entry.needs?;
+    let has_function = |name| kallsyms.functions(name).next().is_some();
+    let has_object = |candidate: &Candidate| !kallsyms.get(candidate.symbol).is_empty();
+    if needs.functions().any(has_function) || entry.candidates.iter().any(has_object) {
+        return None;
+    }
+    match needs {
+        Needs::Linux { version: version @ (major, minor), .. } => {
+            (linux_version(&sources.release)? < version)
+                .then(|| format!("it came with Linux {major}.{minor}"))
+        }
+        Needs::Option { name, .. } => Some(format!("it is built without {name}")),
+    }
+}
+
+/// Major and minor number of a release such as `6.1.0-18-amd64`.
+fn linux_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Tries both tables of symbols.
@@ -261,7 +308,7 @@ fn refuse_shared_addresses(resolutions: &mut [Resolution]) {
             let (address, name) = (lock.address, &other.name);
             let why = format!("its address {address:#x} is that of `{name}` too");
             let reasons = vec![Reason { method: lock.method, why }];
-            resolution.outcome = Err(Unresolved { reasons });
+            resolution.outcome = Err(Unresolved::NotFound(reasons));
         }
     }
 }

@@ -9,12 +9,10 @@ use crate::locks::resolve::{Reason, Resolution, Unresolved};
 fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
     let unresolved = unresolved.iter().map(|name| Resolution {
         name: (*name).to_owned(),
-        outcome: Err(Unresolved {
-            reasons: vec![Reason {
-                method: Method::Text,
-                why: "functions do not agree: 0xffffffff81234560".to_owned(),
-            }],
-        }),
+        outcome: Err(Unresolved::NotFound(vec![Reason {
+            method: Method::Text,
+            why: "functions do not agree: 0xffffffff81234560".to_owned(),
+        }])),
     });
     Facts {
         topology: Topology {

@@ -266,3 +266,33 @@ proptest::proptest! {
         }
     }
 }
+
+/// `mov $LOCK,%rdi`, 7 bytes.
+fn load_lock() -> Vec<u8> {
+    let mut bytes = vec![0x48, 0xc7, 0xc7];
+    bytes.extend(LOCK.to_le_bytes()[..4].iter());
+    bytes
+}
+
+#[test]
+fn a_trampoline_at_the_entry_of_a_traced_function_hides_nothing() {
+    // Five bytes of padding become a call out of the kernel image.
+    let mut bytes = vec![0xe8, 0xfb, 0xff, 0xff, 0x3e];
+    bytes.extend(load_lock());
+    bytes.extend(call(12));
+    let events = x86(&bytes);
+    assert_eq!(first_arguments(&events), [(BASE + 0x100, LOCK)]);
+}
+
+#[test]
+fn a_probe_makes_what_it_overwrites_unknown_and_never_wrong() {
+    // At the start of an instruction, where kprobes and live patching write
+    // `int3`.
+    for at in [0, 7] {
+        let mut bytes = load_lock();
+        bytes.extend(call(7));
+        assert_eq!(first_arguments(&x86(&bytes)), [(BASE + 0x100, LOCK)]);
+        bytes[at] = 0xcc;
+        assert_eq!(first_arguments(&x86(&bytes)), [], "int3 at {at}");
+    }
+}

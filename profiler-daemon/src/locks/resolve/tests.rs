@@ -60,6 +60,7 @@ fn kernel_with(symbols: &[(&str, char)], with_ns_tree: bool) -> Sources<'static>
     }
     Sources {
         kallsyms: collect(&table, &all()),
+        release: "6.18.0".into(),
         system_map: None,
         btf: btf(0x120, with_ns_tree),
         arch: Some(Arch::X86_64),
@@ -70,8 +71,11 @@ fn kernel_with(symbols: &[(&str, char)], with_ns_tree: bool) -> Sources<'static>
 
 /// The development kernel of the recordings: text symbols only.
 fn recorded_6_18() -> Sources<'static> {
+    // The recording lacks it. What matters is that the kernel has it.
+    let table = format!("{SYMBOLS_6_18}ffffffff81690000 T mem_cgroup_from_task\n");
     Sources {
-        kallsyms: collect(SYMBOLS_6_18, &all()),
+        kallsyms: collect(&table, &all()),
+        release: "6.18.0".into(),
         system_map: None,
         // Measured: rcu_state lies at 0xffffffff830f3100.
         btf: btf(0x2fb8, true),
@@ -272,12 +276,66 @@ fn functions_that_disagree_leave_the_lock_unresolved_with_both_named() {
 fn an_unreadable_text_is_a_reason_for_each_lock() {
     let sources = Sources { open_text: no_text(), ..recorded_6_18() };
     for resolution in resolve(&all(), &sources).unwrap() {
-        let Unresolved { reasons } = resolution.outcome.unwrap_err();
+        let Unresolved::NotFound(reasons) = resolution.outcome.unwrap_err() else {
+            panic!("{} may be there", resolution.name);
+        };
         let methods: Vec<_> = reasons.iter().map(|reason| reason.method).collect();
         assert_eq!(methods, [Method::Kallsyms, Method::Text]);
         assert!(reasons[0].why.contains("CONFIG_KALLSYMS_ALL"), "{:?}", reasons[0]);
         assert!(reasons[1].why.contains("read_text"), "{:?}", reasons[1]);
     }
+}
+
+/// What is said of `lock` in a kernel of `release` with these symbols.
+fn why_not(lock: &str, release: &str, symbols: &[(&str, char)], functions: &[&str]) -> Unresolved {
+    let mut sources = kernel_with(symbols, false);
+    let mut table = String::from("ffffffff81000000 T _stext\nffffffff82000000 T _etext\n");
+    for (i, function) in functions.iter().enumerate() {
+        writeln!(table, "{:x} T {function}", 0xffff_ffff_8100_1000_u64 + i as u64 * 0x100).unwrap();
+    }
+    for (i, (name, letter)) in symbols.iter().enumerate() {
+        writeln!(table, "{:x} {letter} {name}", 0xffff_ffff_8300_0000_u64 + i as u64 * 0x1000)
+            .unwrap();
+    }
+    sources.kallsyms = collect(&table, &all());
+    sources.release = release.into();
+    let resolutions = resolve(&all(), &sources).unwrap();
+    resolutions.into_iter().find(|r| r.name == lock).unwrap().outcome.unwrap_err()
+}
+
+#[test]
+fn a_lock_that_came_later_is_absent_and_not_unfound() {
+    let why = |release, symbols: &[_], functions: &[_]| {
+        why_not("ns_tree_lock", release, &[&COMMON[..], symbols].concat(), functions)
+    };
+    let absent = why("6.1.0-18-amd64", &[], &[]);
+    let text = "this kernel has no such lock: it came with Linux 6.11";
+    assert_eq!(absent.to_string(), text);
+    assert!(matches!(why("5.10.0", &[], &[]), Unresolved::Absent(_)));
+    assert!(matches!(why("6.10.3", &[], &[]), Unresolved::Absent(_)));
+    // A newer kernel may have given it another name.
+    assert!(matches!(why("6.11.0", &[], &[]), Unresolved::NotFound(_)));
+    assert!(matches!(why("7.9.0", &[], &[]), Unresolved::NotFound(_)));
+    assert!(matches!(why("a kernel", &[], &[]), Unresolved::NotFound(_)));
+    // A distributor may have brought it to an older one.
+    assert!(matches!(why("5.14.0", &[], &["mnt_ns_tree_add"]), Unresolved::NotFound(_)));
+    let found = why("5.14.0", &[("mnt_ns_tree_lock", 'b')], &[]);
+    assert!(matches!(found, Unresolved::NotFound(_)), "neither of its kinds: {found}");
+}
+
+#[test]
+fn a_lock_of_an_option_is_absent_without_the_option() {
+    let symbols: Vec<_> = COMMON.into_iter().filter(|s| s.0 != "list_lrus_mutex").collect();
+    let why = |functions: &[_]| why_not("list_lrus_mutex", "6.18.0", &symbols, functions);
+    assert_eq!(
+        why(&[]).to_string(),
+        "this kernel has no such lock: it is built without CONFIG_MEMCG"
+    );
+    let unfound = why(&["mem_cgroup_from_task"]).to_string();
+    assert!(
+        unfound.starts_with("not found: kallsyms: no data symbol `list_lrus_mutex`"),
+        "{unfound}"
+    );
 }
 
 #[test]
