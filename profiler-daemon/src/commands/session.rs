@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::redact::without_addresses;
 use crate::cli::Settings;
 use crate::hooks::programs::NamespaceOffsets;
-use crate::hooks::{Programs, Sizes, WatchList, object};
+use crate::hooks::{HookState, Programs, Sizes, WatchList, object};
 use crate::kernel::btf::Btf;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::topology::{Topology, kernel_release};
@@ -63,6 +63,7 @@ impl Session {
                 tracing::debug!(hook = hook.hook, backend, "refused: {why}");
             }
         }
+        warn_of_refused_calls(settings, programs.hooks());
         let subject = Subject {
             host: host(&facts),
             node_of_cpu: facts.topology.node_of_cpu.clone(),
@@ -110,6 +111,19 @@ impl Session {
     /// The watched locks.
     pub const fn watch(&self) -> &WatchList {
         &self.watch
+    }
+}
+
+/// Says so when the one backend that was asked for sees no mount call. Without
+/// such a wish, views say that none is seen, and `doctor` why.
+fn warn_of_refused_calls(settings: &Settings, hooks: &[HookState]) {
+    let Some(backend) = settings.backends.calls else { return };
+    let calls = || hooks.iter().filter(|hook| hook.hook.starts_with("sys_"));
+    if calls().any(|hook| hook.backend.is_some()) {
+        return;
+    }
+    if let Some((_, why)) = calls().find_map(|hook| hook.refused.first()) {
+        tracing::warn!(backend = backend.name(), "no mount call is measured: {why}");
     }
 }
 
@@ -164,7 +178,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
     };
-    let programs = Programs::attach(object::bytes(), &watch, sizes, facts.namespace)?;
+    let programs =
+        Programs::attach(object::bytes(), &watch, sizes, facts.namespace, settings.backends)?;
     Ok((programs, watch))
 }
 

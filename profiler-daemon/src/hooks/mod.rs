@@ -11,7 +11,6 @@ mod contention;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod object;
-mod perf;
 pub mod programs;
 mod syscalls;
 mod watch_list;

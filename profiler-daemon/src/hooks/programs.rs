@@ -9,7 +9,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::Layout;
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
-use super::perf::PerfLink;
+use super::backend::Backends;
 use super::{HookState, WatchList, contention, syscalls};
 
 /// How large the arrays have to be.
@@ -64,15 +64,14 @@ pub struct Programs {
     #[cfg(feature = "kernel-log")]
     _log: Option<super::kernel_log::KernelLog>,
     ebpf: Ebpf,
-    // Closing a link detaches its program.
-    _links: Vec<PerfLink>,
+    _links: Vec<syscalls::Link>,
     layout: Layout,
     hooks: Vec<HookState>,
 }
 
 impl Programs {
     /// Loads `object` for `watch` and attaches every hook that the kernel
-    /// allows.
+    /// allows, each by the best of `backends` that it takes.
     ///
     /// # Errors
     ///
@@ -83,12 +82,12 @@ impl Programs {
         watch: &WatchList,
         sizes: Sizes,
         namespace: Option<NamespaceOffsets>,
+        backends: Backends,
     ) -> Result<Self, LoadError> {
         let layout = layout(watch, sizes, namespace);
         let btf = Btf::from_sys_fs();
         let mut ebpf = load(object, watch, &layout, btf.as_ref().ok())?;
         let mut hooks = contention::attach(&mut ebpf, btf.as_ref());
-        drop(btf);
         if hooks.iter().any(|hook| hook.backend.is_none()) {
             let reasons: Vec<_> = hooks
                 .iter()
@@ -98,7 +97,8 @@ impl Programs {
                 .collect();
             return Err(LoadError::NoContention(reasons.join("; ")));
         }
-        let (links, states) = syscalls::attach(&mut ebpf);
+        let (links, states) = syscalls::attach(&mut ebpf, btf.as_ref(), backends);
+        drop(btf);
         hooks.extend(states);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
@@ -144,6 +144,9 @@ impl Programs {
                     Program::BtfTracePoint(p) => p.fd(),
                     Program::RawTracePoint(p) => p.fd(),
                     Program::TracePoint(p) => p.fd(),
+                    Program::FEntry(p) => p.fd(),
+                    Program::FExit(p) => p.fd(),
+                    Program::KProbe(p) => p.fd(),
                     _ => return None,
                 };
                 Some((name.to_owned(), fd.ok()?.as_fd().as_raw_fd()))
