@@ -91,18 +91,24 @@ fn try_exit(call: u8, when: u8, ret: i64) -> Option<()> {
     let tid = bpf_get_current_pid_tgid() as u32;
     let cpu = arrays::cpu();
     let state = arrays::cpu_state(cpu)?;
-    let entered = inflight::exit_call(&Tasks, tid, |entered, position| {
+    // Filled in rather than returned: the compiler may move around what an empty
+    // `Option` holds, and the verifier refuses to read what was never written.
+    let mut entered = CallState { start_ns: 0, from_namespace: 0 };
+    let found = inflight::exit_call(&Tasks, tid, |entered_call, position| {
+        if entered_call != call {
+            return None;
+        }
         // SAFETY: a live array element that belongs to the task's slot.
-        let slot = unsafe { arrays::CALLS.get_ptr(position)?.read() };
-        (entered == call).then_some(slot)
+        entered = unsafe { arrays::CALLS.get_ptr(position)?.read() };
+        Some(())
     });
-    let Some(entered) = entered else {
+    if found.is_none() {
         // A call that counts only sometimes has no entry the other times.
         if when == When::Always as u8 {
             count_loss(state, Drop::UnmatchedSyscall);
         }
         return None;
-    };
+    }
     if entered.from_namespace != 0 && (ret < 0 || mount_namespace()? == entered.from_namespace) {
         return None;
     }
