@@ -27,13 +27,19 @@ const ARGUMENTS: [usize; 2] = if cfg!(bpf_target_arch = "aarch64") { [0, 8] } el
 #[inline(always)]
 fn entered<const CALL: u8>(registers: *const u8) {
     let when = const { MOUNT_SYSCALLS[CALL as usize].when };
-    let _ = argument(registers, when).and_then(|argument| enter(CALL, when as u8, argument));
+    if let Some(argument) = argument(registers, when) {
+        enter(CALL, when as u8, argument);
+    }
 }
 
 /// Return of the call with index `CALL`.
 #[inline(always)]
 fn returned<const CALL: u8>(ctx: &impl EbpfContext, ret: i64) {
-    exit(ctx, CALL, const { MOUNT_SYSCALLS[CALL as usize].when } as u8, ret);
+    exit(CALL, const { MOUNT_SYSCALLS[CALL as usize].when } as u8, ret);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::trace!(ctx, "mount call {} returned {}", CALL, ret);
+    #[cfg(not(feature = "log"))]
+    let _ = ctx;
 }
 
 /// The argument that says whether the call counts; 0 where none does.

@@ -35,12 +35,12 @@ fn mount_syscall_enter(ctx: TracePointContext) -> u32 {
     // SAFETY: within the record of every system call.
     let number = unsafe { record.add(NUMBER_OFFSET).cast::<i32>().read() };
     if let Some((call, when)) = mount_call(number) {
-        let _ = if when == When::Always as u8 {
-            enter(call, when, 0)
+        if when == When::Always as u8 {
+            enter(call, when, 0);
         } else {
             // SAFETY: unshare, clone and clone3 have at least one argument.
-            enter(call, when, unsafe { record.add(ARGUMENTS_OFFSET).cast::<u64>().read() })
-        };
+            enter(call, when, unsafe { record.add(ARGUMENTS_OFFSET).cast::<u64>().read() });
+        }
     }
     0
 }
@@ -57,7 +57,7 @@ fn setns_enter(ctx: TracePointContext) -> u32 {
         )
     };
     if let Some((call, when)) = mount_call(number) {
-        let _ = enter(call, when, kinds);
+        enter(call, when, kinds);
     }
     0
 }
@@ -70,7 +70,9 @@ fn mount_syscall_exit(ctx: TracePointContext) -> u32 {
     if let Some((call, when)) = mount_call(number) {
         // SAFETY: as above.
         let ret = unsafe { record.add(ARGUMENTS_OFFSET).cast::<i64>().read() };
-        exit(&ctx, call, when, ret);
+        exit(call, when, ret);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::trace!(&ctx, "mount call {} returned {}", call, ret);
     }
     0
 }
