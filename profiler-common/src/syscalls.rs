@@ -53,10 +53,32 @@ pub const SYSCALLS: usize = 17;
 /// `CLONE_NEWNS` in `include/uapi/linux/sched.h`.
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
 
-/// Tracepoint that stands for the system call: the kernel traces `umount2`
-/// under the name of its implementation, `umount`.
-pub const fn tracepoint_name(syscall: &MountSyscall) -> &'static str {
+/// Name of the system call's implementation, which its function and its
+/// tracepoints carry: `SYSCALL_DEFINE2(umount, ...)` in fs/namespace.c is behind
+/// `umount2`, all others have their own name.
+pub const fn implementation_name(syscall: &MountSyscall) -> &'static str {
     if matches!(syscall.name.as_bytes(), b"umount2") { "umount" } else { syscall.name }
+}
+
+/// Index of the call `name`.
+pub const fn index_of(name: &str) -> Option<u8> {
+    let mut index = 0;
+    while index < SYSCALLS {
+        if same(MOUNT_SYSCALLS[index].name.as_bytes(), name.as_bytes()) {
+            return Some(index as u8);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// `==`, which constants cannot use on slices.
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
 }
 
 const fn always(name: &'static str) -> MountSyscall {
@@ -75,9 +97,18 @@ mod tests {
     }
 
     #[test]
-    fn only_umount2_is_traced_under_another_name() {
+    fn only_umount2_is_implemented_under_another_name() {
         for call in &MOUNT_SYSCALLS {
-            assert_eq!(tracepoint_name(call) != call.name, call.name == "umount2");
+            assert_eq!(implementation_name(call) != call.name, call.name == "umount2");
         }
+    }
+
+    #[test]
+    fn every_call_is_found_by_its_name_alone() {
+        for (index, call) in MOUNT_SYSCALLS.iter().enumerate() {
+            assert_eq!(index_of(call.name).map(usize::from), Some(index));
+        }
+        assert_eq!(index_of("umount"), None, "a prefix of umount2");
+        assert_eq!(index_of("mounts"), None);
     }
 }

@@ -51,7 +51,7 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitStatus> {
 
 /// The exit code is that of the measured command, if there is one.
 fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
-    let settings = Settings::of_measurement(&args.locks, &args.assume)?;
+    let settings = Settings::of_measurement(&args.locks, &args.hooks, &args.assume)?;
     logging::init(settings.log);
     let StatArgs { duration, json, command, .. } = args;
     let request = commands::stat::Request { duration, json, command };
@@ -59,7 +59,7 @@ fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitStatus> {
-    let settings = Settings::of_measurement(&args.locks, &AssumeArgs::default())?;
+    let settings = Settings::of_measurement(&args.locks, &args.hooks, &AssumeArgs::default())?;
     let request =
         commands::doctor::Request { json: args.json, use_data_symbols: !args.without_data_symbols };
     let measures = commands::doctor::run(&settings, request)?;

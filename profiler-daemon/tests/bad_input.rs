@@ -134,7 +134,8 @@ fn without_tracefs_lock_waits_are_still_measured() {
         "mount --make-rprivate / && mount -t tmpfs -o mode=000 none /sys/kernel/tracing && \
          mkdir -p /sys/kernel/tracing/events && chmod 000 /sys/kernel/tracing && \
          exec setpriv --bounding-set -sys_admin,-dac_override,-dac_read_search \
-         --inh-caps -sys_admin,-dac_override,-dac_read_search {LOCKPROF} doctor --json"
+         --inh-caps -sys_admin,-dac_override,-dac_read_search {LOCKPROF} doctor --json \
+         --backend calls=tracepoint"
     );
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", &script])

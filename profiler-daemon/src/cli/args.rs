@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
+use super::backend::Choice;
 use super::duration::parse_duration;
 use super::settings::{LogFormat, LogLevel};
 use crate::kernel::topology::numbers_of_list;
@@ -114,6 +115,9 @@ pub struct DaemonArgs {
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,
+    /// How to hook the kernel.
+    #[command(flatten)]
+    pub hooks: HookArgs,
     /// Sizes to assume.
     #[command(flatten)]
     pub assume: AssumeArgs,
@@ -132,6 +136,9 @@ pub struct StatArgs {
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,
+    /// How to hook the kernel.
+    #[command(flatten)]
+    pub hooks: HookArgs,
     /// Sizes to assume.
     #[command(flatten)]
     pub assume: AssumeArgs,
@@ -152,6 +159,9 @@ pub struct DoctorArgs {
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,
+    /// How to hook the kernel.
+    #[command(flatten)]
+    pub hooks: HookArgs,
 }
 
 /// Which locks to watch and how to find them.
@@ -169,6 +179,16 @@ pub struct LockArgs {
     /// System.map of the running kernel, for locks that kallsyms does not list
     #[arg(long, value_name = "FILE")]
     pub system_map: Option<PathBuf>,
+}
+
+/// How to hook the kernel.
+#[derive(Args, Clone, Debug, Default)]
+pub struct HookArgs {
+    /// Hook the kernel in this way alone (repeatable): waits=NAME, calls=NAME, or NAME for both
+    /// where both have it [waits: auto, tp_btf, raw_tp, fentry, kprobe; calls: auto, fentry,
+    /// kprobe, tracepoint]
+    #[arg(long, value_name = "[FAMILY=]NAME")]
+    pub backend: Vec<Choice>,
 }
 
 /// Sizes of the kernel's arrays on another machine, for tests.

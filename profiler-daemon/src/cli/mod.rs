@@ -13,6 +13,7 @@ pub mod args;
 pub mod config;
 pub mod generate;
 
+mod backend;
 mod duration;
 mod exit;
 mod settings;

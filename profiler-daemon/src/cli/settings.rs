@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::ValueEnum;
 
-use super::args::{AssumeArgs, DaemonArgs, LockArgs};
+use super::args::{AssumeArgs, DaemonArgs, HookArgs, LockArgs};
+use super::backend;
 use super::config::{self, ConfigError, ConfigErrors};
 use crate::hooks::backend::Backends;
 use crate::locks::choices::Choices;
@@ -90,7 +91,7 @@ impl Settings {
         settings.listen = args.listen.unwrap_or(settings.listen);
         settings.log.format = args.log_format.unwrap_or(settings.log.format);
         settings.log.level = args.log_level.unwrap_or(settings.log.level);
-        settings.apply(&args.locks, &args.assume)?;
+        settings.apply(&args.locks, &args.hooks, &args.assume)?;
         Ok(settings)
     }
 
@@ -99,9 +100,13 @@ impl Settings {
     /// # Errors
     ///
     /// As [`Settings::load`].
-    pub fn of_measurement(locks: &LockArgs, assume: &AssumeArgs) -> Result<Self, ConfigErrors> {
+    pub fn of_measurement(
+        locks: &LockArgs,
+        hooks: &HookArgs,
+        assume: &AssumeArgs,
+    ) -> Result<Self, ConfigErrors> {
         let mut settings = config::read_or_default(locks.config.as_deref())?;
-        settings.apply(locks, assume)?;
+        settings.apply(locks, hooks, assume)?;
         Ok(settings)
     }
 
@@ -109,11 +114,19 @@ impl Settings {
     /// is about counts.
     pub fn measures_like(&self, other: &Self) -> bool {
         let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
-        self.locks == other.locks && sizes(self) == sizes(other)
+        self.locks == other.locks && self.backends == other.backends && sizes(self) == sizes(other)
     }
 
-    fn apply(&mut self, args: &LockArgs, assume: &AssumeArgs) -> Result<(), ConfigErrors> {
+    fn apply(
+        &mut self,
+        args: &LockArgs,
+        hooks: &HookArgs,
+        assume: &AssumeArgs,
+    ) -> Result<(), ConfigErrors> {
         let mut errors = Vec::new();
+        if let Err(conflicts) = backend::apply(&hooks.backend, &mut self.backends) {
+            errors.extend(conflicts.into_iter().map(|c| ConfigError::of_flag("--backend", c)));
+        }
         let flags = [("--lock", &args.lock), ("--no-lock", &args.no_lock)];
         for (flag, name) in
             flags.iter().flat_map(|(flag, names)| names.iter().map(move |n| (flag, n)))
@@ -158,6 +171,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::backend::{CallBackend, WaitBackend};
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|n| (*n).to_owned()).collect()
@@ -214,13 +228,31 @@ mod tests {
             no_lock: names(&["namespace", "sb_lock"]),
             ..LockArgs::default()
         };
-        let error =
-            Settings::of_measurement(&locks, &AssumeArgs::default()).unwrap_err().to_string();
+        let error = Settings::of_measurement(&locks, &HookArgs::default(), &AssumeArgs::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--lock: unknown lock `mount_lok`; did you mean `mount_lock`"));
         assert!(
             error.contains("--no-lock: unknown lock `namespace`; did you mean `namespace_sem`")
         );
         assert!(error.contains("`sb_lock` is both enabled and disabled"), "{error}");
+    }
+
+    #[test]
+    fn a_backend_on_the_command_line_wins_over_the_file_for_its_family_alone() {
+        let file = "[hooks]\nwaits = \"raw_tp\"\ncalls = \"kprobe\"\n";
+        let with = |backend: &[&str]| DaemonArgs {
+            hooks: HookArgs { backend: backend.iter().map(|b| b.parse().unwrap()).collect() },
+            ..DaemonArgs::default()
+        };
+        let of_file = load(file, with(&[])).unwrap();
+        let (waits, calls) = (Some(WaitBackend::RawTp), Some(CallBackend::Kprobe));
+        assert_eq!(of_file.backends, Backends { waits, calls });
+        let changed = load(file, with(&["calls=auto"])).unwrap();
+        assert_eq!(changed.backends, Backends { waits, calls: None });
+        assert!(!changed.measures_like(&of_file), "a reload has to attach anew");
+        let error = load(file, with(&["fentry", "calls=kprobe"])).unwrap_err().to_string();
+        assert!(error.starts_with("--backend: calls "), "{error}");
     }
 
     #[test]

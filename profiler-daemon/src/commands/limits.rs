@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use profiler_common::syscalls::{MOUNT_SYSCALLS, tracepoint_name};
+use profiler_common::syscalls::{MOUNT_SYSCALLS, implementation_name};
 use serde::Serialize;
 
 use super::redact::without_addresses;
@@ -136,7 +136,7 @@ fn calls(all: &mut Vec<Limit>, hooks: &[HookState]) {
 /// several calls compare equal.
 fn of_any_call(why: &str, call: &str) -> String {
     let known = MOUNT_SYSCALLS.iter().find(|known| known.name == call);
-    let traced: &str = known.map_or(call, |known| tracepoint_name(known));
+    let traced: &str = known.map_or(call, |known| implementation_name(known));
     ["sys_enter_", "sys_exit_", "sys_"].iter().fold(why.to_owned(), |why, prefix| {
         why.replace(&format!("{prefix}{traced}"), &format!("{prefix}*"))
     })

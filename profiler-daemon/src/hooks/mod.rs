@@ -14,7 +14,6 @@ mod contention;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod object;
-mod perf;
 pub mod programs;
 mod slow_path;
 mod syscalls;

@@ -10,7 +10,6 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, maps};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
-use super::perf::PerfLink;
 use super::{Abilities, Claims, HookState, WatchList, absent, contention, slow_path, syscalls};
 use crate::kernel::fields::{Field, Fields};
 
@@ -57,15 +56,14 @@ pub struct Programs {
     #[cfg(feature = "kernel-log")]
     _log: Option<super::kernel_log::KernelLog>,
     ebpf: Ebpf,
-    // Closing a link detaches its program.
-    _links: Vec<PerfLink>,
+    _links: Vec<syscalls::Link>,
     layout: Layout,
     hooks: Vec<HookState>,
 }
 
 impl Programs {
     /// Loads the object for `watch` and attaches every hook that the kernel and
-    /// `abilities` allow.
+    /// `abilities` allow, each by the best backend that the kernel takes.
     ///
     /// # Errors
     ///
@@ -80,7 +78,6 @@ impl Programs {
         let layout = layout(watch, sizes, fields);
         let mut ebpf = load(abilities.object()?, watch, &layout, abilities.btf.as_ref().ok())?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch);
-        drop(abilities);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
                 .iter()
@@ -91,7 +88,9 @@ impl Programs {
             reasons.dedup();
             return Err(LoadError::NoContention(reasons.join("; ")));
         }
-        let (links, mut states) = syscalls::attach(&mut ebpf);
+        let (links, mut states) =
+            syscalls::attach(&mut ebpf, abilities.btf.as_ref(), abilities.backends);
+        drop(abilities);
         absent::mark(&mut states);
         hooks.extend(states);
         Ok(Self {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
-use profiler_common::syscalls::{MountSyscall, tracepoint_name};
+use profiler_common::syscalls::{MountSyscall, implementation_name};
 
 use super::kallsyms::KALLSYMS;
 
@@ -52,7 +52,7 @@ fn absent_from<'a>(
     if !any {
         return Err(io::Error::other(format!("{KALLSYMS} lists no function {PREFIX}*")));
     }
-    Ok(calls.iter().copied().filter(|call| !present.contains(tracepoint_name(call))).collect())
+    Ok(calls.iter().copied().filter(|call| !present.contains(implementation_name(call))).collect())
 }
 
 /// Version of Linux that brought the call, for those that came after 5.1.
@@ -83,7 +83,7 @@ mod tests {
     fn table(but: &[&str]) -> String {
         MOUNT_SYSCALLS
             .iter()
-            .map(tracepoint_name)
+            .map(implementation_name)
             .filter(|name| !but.contains(name))
             .map(|name| format!("0000000000000000 T {PREFIX}{name}\n"))
             .collect()

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::field::{Field, Problems, alternatives};
 use crate::cli::Settings;
+use crate::cli::backend::{by_name, names};
+use crate::hooks::backend::{CallBackend, WaitBackend};
 use crate::locks::LockKind;
 use crate::locks::choices::{Choices, CustomLock};
 
@@ -119,6 +121,30 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        table: "hooks",
+        name: "waits",
+        about: "How lock waits are observed: \"auto\" for the best way that the kernel takes, or \
+                one way alone: \"tp_btf\", \"raw_tp\", \"fentry\" or \"kprobe\".",
+        value: "\"auto\"",
+        is_default: true,
+        read: |settings, field| {
+            settings.backends.waits = backend(field, &WaitBackend::ALL, WaitBackend::name)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "hooks",
+        name: "calls",
+        about: "How mount calls are observed: \"auto\", \"fentry\", \"kprobe\" or \"tracepoint\". \
+                The tracepoints slow down every system call of every task.",
+        value: "\"auto\"",
+        is_default: true,
+        read: |settings, field| {
+            settings.backends.calls = backend(field, &CallBackend::ALL, CallBackend::name)?;
+            Ok(())
+        },
+    },
+    Key {
         table: "limits",
         name: "tasks_in_flight",
         about: "Tasks that may wait for watched locks or be in a mount call at once; more are \
@@ -183,6 +209,16 @@ fn is_name(text: &str) -> bool {
     text.len() <= LONGEST_NAME
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// One of `all` by name, or `None` for `auto`.
+fn backend<B: Copy>(
+    field: Field<'_>,
+    all: &[B],
+    name: fn(B) -> &'static str,
+) -> Result<Option<B>, Problems> {
+    let quoted: Vec<_> = names(all, name).map(|name| format!("\"{name}\"")).collect();
+    field.parsed(&alternatives(&quoted), |text| by_name(text, all, name))
 }
 
 /// Names of locks in the catalogue; every unknown one is a problem.

@@ -51,7 +51,7 @@ fn an_unresolved_lock_has_its_reason_without_addresses_and_what_would_help() {
     let remedy = |symbols| {
         let all = limits(&facts(symbols, &["sb_lock"]), &[]);
         assert_eq!(whats(&all), ["sb_lock is not watched", SETNS]);
-        assert_eq!(all[0].why, "text: functions do not agree: 0x(hidden)");
+        assert_eq!(all[0].why, "not found: text: functions do not agree: 0x(hidden)");
         all[0].remedy.clone()
     };
     assert!(remedy(DataSymbols::NotListed).unwrap().contains("--system-map"));

@@ -1,17 +1,25 @@
 //! Mount system calls: how long, with which error, on which node.
 //!
-//! In: `syscalls:sys_enter_*` and `sys_exit_*` of the calls in
-//! `profiler_common::syscalls`. Out: `SYSCALLS`, `ERRNOS`, and which call a
-//! task is in, for `SYSCALL_WAITS`.
+//! In: both ends of the calls in `profiler_common::syscalls`. Out: `SYSCALLS`,
+//! `ERRNOS`, and which call a task is in, for `SYSCALL_WAITS`.
 //!
 //! A backend is a thin wrapper that finds the call, its arguments and its
-//! result, and hands them to [`enter`] and [`exit`].
+//! result, and hands them to [`enter`] and [`exit`]: [`function`] holds fentry
+//! with fexit and kprobe with kretprobe, [`tracepoint`] the per-syscall
+//! tracepoints. One call has one backend at a time.
+//!
+//! What interrupts what: tracepoint and kprobe programs run with preemption
+//! off; fentry and fexit programs stay on their CPU, but on a preemptible kernel
+//! another task may run there in the middle of one
+//! (`__bpf_prog_enter_recur` in kernel/bpf/trampoline.c disables migration
+//! alone). The kernel does not run the same program twice at once on a CPU, so
+//! what a call has to itself needs no care; what calls share takes atomics.
 
-use aya_ebpf::EbpfContext;
+mod function;
+mod tracepoint;
+
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user};
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
 use profiler_common::inflight::{self, Begin};
 use profiler_common::layout::{
     CallState, CpuState, Drop, ERRNO_CLAIMS, ERRNO_PROBES, ERRNO_SLOTS, errno_key, errno_slot,
@@ -19,99 +27,21 @@ use profiler_common::layout::{
 };
 use profiler_common::syscalls::{CLONE_NEWNS, SYSCALLS, When};
 
-use crate::arrays::{self, Tasks, count_drop, layout};
+use crate::arrays::{self, Tasks, layout};
 use crate::atomic;
-
-/// Numbers that a system call of this machine can have.
-const NUMBERS: usize = 512;
-/// Marks a number without a mount call.
-const NONE: u8 = 0xff;
-
-/// Index of the mount call by system call number; set at load time, since the
-/// numbers depend on the machine.
-#[unsafe(no_mangle)]
-static SYSCALL_OF_NUMBER: [u8; NUMBERS] = [NONE; NUMBERS];
-/// [`When`] by mount call.
-#[unsafe(no_mangle)]
-static SYSCALL_WHEN: [u8; SYSCALLS] = [0; SYSCALLS];
-
-/// Offsets in the record of a per-syscall tracepoint: the common header, then
-/// the number, then the arguments or the result.
-const NUMBER_OFFSET: usize = 8;
-const ARGUMENTS_OFFSET: usize = 16;
-
-/// Entry of every call but setns. It reads one argument at most: the kernel
-/// refuses a program that may read past the end of the record, and unshare has
-/// one argument.
-#[tracepoint]
-fn mount_syscall_enter(ctx: TracePointContext) -> u32 {
-    let record = ctx.as_ptr().cast::<u8>();
-    // SAFETY: within the record of every system call.
-    let number = unsafe { record.add(NUMBER_OFFSET).cast::<i32>().read() };
-    if let Some((call, when)) = mount_call(number) {
-        let _ = if when == When::Always as u8 {
-            enter(call, when, 0)
-        } else {
-            // SAFETY: unshare, clone and clone3 have at least one argument.
-            enter(call, when, unsafe { record.add(ARGUMENTS_OFFSET).cast::<u64>().read() })
-        };
-    }
-    0
-}
-
-/// Entry of setns, which says in its second argument what it enters.
-#[tracepoint]
-fn setns_enter(ctx: TracePointContext) -> u32 {
-    let record = ctx.as_ptr().cast::<u8>();
-    // SAFETY: within the record of setns.
-    let (number, kinds) = unsafe {
-        (
-            record.add(NUMBER_OFFSET).cast::<i32>().read(),
-            record.add(ARGUMENTS_OFFSET + 8).cast::<u64>().read(),
-        )
-    };
-    if let Some((call, when)) = mount_call(number) {
-        let _ = enter(call, when, kinds);
-    }
-    0
-}
-
-#[tracepoint]
-fn mount_syscall_exit(ctx: TracePointContext) -> u32 {
-    let record = ctx.as_ptr().cast::<u8>();
-    // SAFETY: within the record of every system call.
-    let number = unsafe { record.add(NUMBER_OFFSET).cast::<i32>().read() };
-    if let Some((call, when)) = mount_call(number) {
-        // SAFETY: as above.
-        let ret = unsafe { record.add(ARGUMENTS_OFFSET).cast::<i64>().read() };
-        let _ = exit(call, when, ret);
-        #[cfg(feature = "log")]
-        aya_log_ebpf::trace!(&ctx, "mount call {} returned {}", call, ret);
-    }
-    0
-}
-
-/// The mount call with this number, and when it counts.
-#[inline(always)]
-fn mount_call(number: i32) -> Option<(u8, u8)> {
-    let number = number as u32 as usize;
-    if number >= NUMBERS {
-        return None;
-    }
-    // SAFETY: bounded above; volatile because user space sets the value.
-    let call = unsafe { (&raw const SYSCALL_OF_NUMBER).cast::<u8>().add(number).read_volatile() };
-    if call as usize >= SYSCALLS {
-        return None;
-    }
-    // SAFETY: as above.
-    let when = unsafe { (&raw const SYSCALL_WHEN).cast::<u8>().add(call as usize).read_volatile() };
-    Some((call, when))
-}
 
 /// Notes that the task enters a mount call. `argument` is the flags, the
 /// pointer to them, or the namespace kinds, as `when` says.
+///
+/// A function of its own, as [`exit`] is: with the body in each of the programs
+/// the object would be four times as large.
+#[inline(never)]
+fn enter(call: u8, when: u8, argument: u64) {
+    let _ = try_enter(call, when, argument);
+}
+
 #[inline(always)]
-fn enter(call: u8, when: u8, argument: u64) -> Option<()> {
+fn try_enter(call: u8, when: u8, argument: u64) -> Option<()> {
     let state = arrays::cpu_state(arrays::cpu())?;
     let mut from_namespace = 0;
     if when == When::FirstArgumentNewns as u8 {
@@ -124,7 +54,7 @@ fn enter(call: u8, when: u8, argument: u64) -> Option<()> {
             Ok(flags) if flags & CLONE_NEWNS == 0 => return None,
             Ok(_) => {}
             Err(_) => {
-                count_drop(state, Drop::CloneArgsUnreadable);
+                count_loss(state, Drop::CloneArgsUnreadable);
                 return None;
             }
         }
@@ -138,10 +68,10 @@ fn enter(call: u8, when: u8, argument: u64) -> Option<()> {
     let (outcome, position) = inflight::enter_call(&Tasks, tid, call);
     match outcome {
         Begin::Full => {
-            count_drop(state, Drop::SyscallInflightFull);
+            count_loss(state, Drop::SyscallInflightFull);
             return None;
         }
-        Begin::Replaced => count_drop(state, Drop::UnmatchedSyscall),
+        Begin::Replaced => count_loss(state, Drop::UnmatchedSyscall),
         Begin::Started | Begin::Continued => {}
     }
     let slot = arrays::CALLS.get_ptr_mut(position)?;
@@ -152,25 +82,36 @@ fn enter(call: u8, when: u8, argument: u64) -> Option<()> {
 }
 
 /// Books a mount call that returns `ret`.
+#[inline(never)]
+fn exit(call: u8, when: u8, ret: i64) {
+    let _ = try_exit(call, when, ret);
+}
+
 #[inline(always)]
-fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
+fn try_exit(call: u8, when: u8, ret: i64) -> Option<()> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let tid = bpf_get_current_pid_tgid() as u32;
     let cpu = arrays::cpu();
     let state = arrays::cpu_state(cpu)?;
-    let entered = inflight::exit_call(&Tasks, tid, |entered, position| {
+    // Filled in rather than returned: the compiler may move around what an empty
+    // `Option` holds, and the verifier refuses to read what was never written.
+    let mut entered = CallState { start_ns: 0, from_namespace: 0 };
+    let found = inflight::exit_call(&Tasks, tid, |entered_call, position| {
+        if entered_call != call {
+            return None;
+        }
         // SAFETY: a live array element that belongs to the task's slot.
-        let slot = unsafe { arrays::CALLS.get_ptr(position)?.read() };
-        (entered == call).then_some(slot)
+        entered = unsafe { arrays::CALLS.get_ptr(position)?.read() };
+        Some(())
     });
-    let Some(entered) = entered else {
+    if found.is_none() {
         // A call that counts only sometimes has no entry the other times.
         if when == When::Always as u8 {
-            count_drop(state, Drop::UnmatchedSyscall);
+            count_loss(state, Drop::UnmatchedSyscall);
         }
         return None;
-    };
+    }
     if entered.from_namespace != 0 && (ret < 0 || mount_namespace()? == entered.from_namespace) {
         return None;
     }
@@ -179,10 +120,9 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
     if ret < 0 {
         count_errno(state, call, ret)?;
     }
-    // Last, hence volatile: a reader that sees the new number finds the call in
-    // the bank.
-    // SAFETY: a field of a live array element that only this program writes.
-    unsafe { (&raw mut state.calls).write_volatile(state.calls + 1) };
+    // Last: a reader that sees the new number finds the call in the bank.
+    // SAFETY: a word of a live array element.
+    unsafe { atomic::add(&raw mut state.calls, 1) };
     Some(())
 }
 
@@ -190,8 +130,8 @@ fn exit(call: u8, when: u8, ret: i64) -> Option<()> {
 #[inline(always)]
 fn book(cpu: u32, call: u8, took: u64, failed: bool) -> Option<()> {
     let bank = arrays::SYSCALLS.get_ptr_mut(cpu * SYSCALLS as u32 + u32::from(call))?;
-    // SAFETY: a live array element that only the exit program on this CPU
-    // writes, and the kernel does not run that twice at once on a CPU.
+    // SAFETY: a live array element that only the call's exit program on this
+    // CPU writes, and the kernel does not run that twice at once on a CPU.
     let bank = unsafe { &mut *bank };
     let finished = bank.finished + 1;
     // SAFETY: volatile keeps the marks for the reader in place.
@@ -207,6 +147,15 @@ fn book(cpu: u32, call: u8, took: u64, failed: bool) -> Option<()> {
     // SAFETY: as above.
     unsafe { (&raw mut bank.finished).write_volatile(finished) };
     Some(())
+}
+
+/// Counts a loss, of a kind that several of these programs count.
+#[inline(always)]
+fn count_loss(state: &mut CpuState, why: Drop) {
+    if let Some(counter) = state.drops.get_mut(why as usize) {
+        // SAFETY: a word of a live array element.
+        unsafe { atomic::add(counter, 1) };
+    }
 }
 
 /// Adds an error to the table of errors by errno.
@@ -231,7 +180,7 @@ fn count_errno(state: &mut CpuState, call: u8, ret: i64) -> Option<()> {
             }
         }
     }
-    count_drop(state, Drop::ErrnoTableFull);
+    count_loss(state, Drop::ErrnoTableFull);
     Some(())
 }
 

@@ -108,7 +108,7 @@ impl Tracefs {
 }
 
 /// A BPF program attached to a tracepoint. Closing it detaches the program.
-pub(super) struct PerfLink {
+pub(in crate::hooks) struct PerfLink {
     _event: OwnedFd,
 }
 
