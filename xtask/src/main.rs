@@ -1,5 +1,5 @@
 //! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
-//! `demo`, `bench`.
+//! `vm`, `demo`, `bench`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
 #![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
@@ -7,9 +7,11 @@
 mod bench;
 mod build;
 mod demo;
+mod process;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ enum Verb {
     Build,
     /// Format, lints, unit, property, loom and integration tests, in one count
     Test,
+    /// Boot a real kernel in a virtual machine and run a command in it
+    Vm(vm::Arguments),
     /// Set up, build, load this machine's mount path, and show what lockprof saw
     Demo,
     /// Measure what lockprof costs, and write docs/benchmarks.md
@@ -32,6 +36,9 @@ enum Verb {
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
+    /// First process of a virtual machine
+    #[command(hide = true)]
+    VmInit,
 }
 
 fn main() -> ExitCode {
@@ -39,9 +46,11 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::Build => build::run(),
         Verb::Test => test::run(),
+        Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Bench => bench::run(),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
+        Verb::VmInit => vm::init::run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
