@@ -25,8 +25,9 @@ enum Verb {
     Setup,
     /// Build the one binary for release, and say where it is
     Build,
-    /// Format, lints, unit, property, loom and integration tests, in one count
-    Test,
+    /// Format, lints, unit, property, loom and integration tests, on this kernel
+    /// and in virtual machines on others, in one count
+    Test(test::Arguments),
     /// Boot a real kernel in a virtual machine and run a command in it
     Vm(vm::Arguments),
     /// Set up, build, load this machine's mount path, and show what lockprof saw
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     let outcome = match Verb::parse() {
         Verb::Setup => setup::run(),
         Verb::Build => build::run(),
-        Verb::Test => test::run(),
+        Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Bench => bench::run(),
