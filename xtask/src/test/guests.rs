@@ -30,8 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(400);
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
 
-/// Waits that `exact` compares in a guest.
-const WAITS: &str = "1000";
+/// Tells tests that software emulates their machine.
+const EMULATED: &str = "LOCKPROF_TEST_EMULATED";
+
+/// Programs that tests call and of which busybox has too little; from the host,
+/// where it has them.
+const PROGRAMS: [&str; 1] = ["setpriv"];
 
 const DOCTOR: &str = "doctor";
 
@@ -164,7 +168,7 @@ fn plan(built: &Built, guest: &Guest, accelerator: Accelerator) -> Plan {
     let folder = shell::workspace().join("profiler-daemon").to_string_lossy().into_owned();
     let mut env = BTreeMap::from([(super::SKIP_LOG.to_owned(), SKIPS.to_owned())]);
     if accelerator != Accelerator::Kvm {
-        env.insert("LOCKPROF_TEST_WAITS".into(), WAITS.into());
+        env.insert(EMULATED.into(), "1".into());
     }
     let mut steps = Vec::new();
     if guest.doctor {
@@ -322,7 +326,12 @@ impl Built {
         let mut files = vec![self.witness.clone()];
         files.extend(guest.files.iter().map(|file| self.tests[file.name].clone()));
         let package = shell::workspace().join("profiler-daemon");
-        Contents { lockprof: self.lockprof.clone(), files, folders: vec![package] }
+        Contents {
+            lockprof: self.lockprof.clone(),
+            programs: PROGRAMS.into_iter().filter_map(shell::find).collect(),
+            files,
+            folders: vec![package],
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::shell;
 pub(crate) struct Contents {
     /// The release binary, which is `lockprof` on the guest's PATH as well.
     pub(crate) lockprof: PathBuf,
+    /// Programs for the guest's PATH; they go before busybox's of the same name.
+    pub(crate) programs: Vec<PathBuf>,
     /// Other files that are at the same path in the guest as here; programs
     /// among them bring their libraries.
     pub(crate) files: Vec<PathBuf>,
@@ -65,6 +67,12 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
         archive.copy(file, file);
         programs.push(file.clone());
     }
+    for program in &contents.programs {
+        if let Some(name) = program.file_name() {
+            archive.copy(Path::new("/bin").join(name), program);
+        }
+        programs.push(program.clone());
+    }
     for program in programs {
         for library in libraries(&program)? {
             if !archive.has(&library) {
@@ -80,8 +88,7 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
     out.flush().with_context(|| format!("failed to write {}", path.display()))
 }
 
-/// busybox and its names. A real program of such a name, should one be added
-/// later, takes the name's place.
+/// busybox and its names.
 fn busybox(archive: &mut Archive) -> Result<()> {
     let busybox = shell::find("busybox")
         .context("busybox is missing; `cargo xtask setup` installs it (Debian: busybox-static)")?;

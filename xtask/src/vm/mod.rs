@@ -135,7 +135,7 @@ fn verdict(outcome: &Outcome, console_was_shown: bool) -> ExitCode {
                 show_console(outcome);
             }
             eprintln!(
-                "error: the virtual machine {} (its console: {})",
+                "error: virtual machine: {} (its console: {})",
                 why.unwrap_or_else(|| "gave no verdict".into()),
                 outcome.console.display()
             );

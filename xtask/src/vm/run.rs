@@ -215,7 +215,8 @@ fn how_it_died(status: Option<ExitStatus>, said: &str) -> String {
     let status = status.map_or_else(|| "stopped".into(), |status| status.to_string());
     match said.trim() {
         "" => format!("QEMU ended ({status}); the kernel may have rebooted"),
-        said => format!("QEMU ended ({status}): {said}"),
+        // What follows the first line is a consequence.
+        said => format!("QEMU ended ({status}): {}", said.lines().next().unwrap_or_default()),
     }
 }
 
