@@ -11,6 +11,8 @@ use lockprof::snapshot::Snapshot;
 
 /// Waits that must be compared at least.
 const WAITS: u64 = 100_000;
+/// The same on a machine that software emulates.
+const WAITS_EMULATED: u64 = 1_000;
 /// Comparisons at most.
 const ATTEMPTS: u32 = 3;
 /// Storms that are run at most to get there.
@@ -43,16 +45,17 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
     settle(session);
     let (mine_before, theirs_before) = (session.fresh_snapshot(), witness.totals(locks.len()));
 
+    let wanted = if common::emulated() { WAITS_EMULATED } else { WAITS };
     let mut waits = 0;
     for _ in 0..ROUNDS {
         assert!(storm(5).status().expect("storm runs").success());
         let window = session.fresh_snapshot().since(&mine_before);
         waits = window.locks.iter().map(|row| row.waits.count).sum();
-        if waits >= WAITS {
+        if waits >= wanted {
             break;
         }
     }
-    assert!(waits >= WAITS, "{ROUNDS} storms made only {waits} waits");
+    assert!(waits >= wanted, "{ROUNDS} storms made only {waits} waits");
 
     settle(session);
     let window = session.fresh_snapshot().since(&mine_before);
@@ -65,6 +68,7 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
 
     figures_fit(&window);
     handoffs_fit(&window);
+    let all_ns: u64 = theirs.iter().map(|(_, total_ns)| total_ns).sum();
     let mut differences = Vec::new();
     for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
         let rows = || window.locks.iter().filter(|row| row.lock == lock.name);
@@ -81,6 +85,10 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
         // is less than a clock can tell: they are held to what spinlocks are.
         let allowed = 200 * count;
         let allowed = if lock.kind.sleeps() { allowed.max(total_ns / 1000) } else { allowed };
+        // Between the two looks an emulated CPU may stand still for many times
+        // the length of the wait, whichever lock it is for: such pauses are held
+        // against all the time that was waited.
+        let allowed = if common::emulated() { allowed.max(all_ns / 100) } else { allowed };
         if my_total.abs_diff(total_ns) > allowed {
             differences.push(line);
         }

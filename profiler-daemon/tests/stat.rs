@@ -19,13 +19,17 @@ fn ten_seconds_of_storm_show_waits_for_every_named_lock() {
     assert!(output.status.success(), "{}", output.status);
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout).expect("stat prints JSON");
 
-    let mut wanted = vec![
-        ("namespace_sem", Mode::Read),
-        ("namespace_sem", Mode::Write),
-        ("shrinker_rwsem", shrinker_mode(&snapshot)),
-    ];
+    let mut wanted = vec![("namespace_sem", Mode::Read), ("namespace_sem", Mode::Write)];
+    // Held so briefly that a few emulated CPUs meet at it by luck alone.
+    let brief = !common::emulated();
+    if brief {
+        wanted.push(("shrinker_rwsem", shrinker_mode(&snapshot)));
+    }
     if spin_waits_are_traced() {
-        wanted.extend([("mount_lock", Mode::Spin), ("mnt_id_lock", Mode::Spin)]);
+        wanted.push(("mount_lock", Mode::Spin));
+        if brief {
+            wanted.push(("mnt_id_lock", Mode::Spin));
+        }
     } else {
         common::skip(
             "ten_seconds_of_storm_show_waits_for_every_named_lock (spinlocks)",

@@ -1,5 +1,5 @@
 //! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
-//! `demo`, `bench`.
+//! `vm`, `demo`, `bench`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
 #![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
@@ -7,9 +7,11 @@
 mod bench;
 mod build;
 mod demo;
+mod process;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,8 +25,11 @@ enum Verb {
     Setup,
     /// Build the one binary for release, and say where it is
     Build,
-    /// Format, lints, unit, property, loom and integration tests, in one count
-    Test,
+    /// Format, lints, unit, property, loom and integration tests, on this kernel
+    /// and in virtual machines on others, in one count
+    Test(test::Arguments),
+    /// Boot a real kernel in a virtual machine and run a command in it
+    Vm(vm::Arguments),
     /// Set up, build, load this machine's mount path, and show what lockprof saw
     Demo,
     /// Measure what lockprof costs, and write docs/benchmarks.md
@@ -32,16 +37,21 @@ enum Verb {
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
+    /// First process of a virtual machine
+    #[command(hide = true)]
+    VmInit,
 }
 
 fn main() -> ExitCode {
     let outcome = match Verb::parse() {
         Verb::Setup => setup::run(),
         Verb::Build => build::run(),
-        Verb::Test => test::run(),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Bench => bench::run(),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
+        Verb::VmInit => vm::init::run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

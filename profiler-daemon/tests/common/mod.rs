@@ -26,6 +26,13 @@ pub(crate) fn skip(test: &str, reason: &str) {
     }
 }
 
+/// Whether this is a machine that software emulates, as `cargo xtask test` says
+/// to what it runs there. It makes a hundredth of the waits in the same time,
+/// and its CPUs stand still whenever the host has something else to do.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("LOCKPROF_TEST_EMULATED").is_some()
+}
+
 /// Why BPF cannot be used here, asked of the kernel itself.
 pub(crate) fn bpf_refused() -> Option<String> {
     let output =

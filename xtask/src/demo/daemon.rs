@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::http;
-use super::process::{Guarded, Interrupt, TICK};
+use crate::process::{Guarded, Interrupt, TICK};
 use crate::shell;
 
 /// How long the daemon may take to load its programs.

@@ -21,7 +21,9 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the body comes whole and the connection then closes.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        // In one write: a server may answer and close after the first.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         stream.read_to_end(&mut answer).map(|_| ())
     };
     talk().with_context(failed)?;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::bundle::Bundle;
-use super::process::{self, Guarded, Interrupt};
+use crate::process::{self, Guarded, Interrupt};
 use crate::shell;
 
 /// Containers to start before the storm, and again in it.

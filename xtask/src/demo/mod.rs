@@ -10,15 +10,14 @@ mod daemon;
 mod http;
 pub(crate) mod load;
 mod metrics;
-mod process;
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::process::{self, Interrupt};
 use crate::{build, setup, shell};
 use daemon::Daemon;
-use process::Interrupt;
 
 /// Runs the demo.
 pub(crate) fn run() -> Result<ExitCode> {

@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use distro::Family;
-use needs::Need;
+use needs::{Need, Tool};
 use survey::Survey;
 pub(crate) use survey::toolchain;
 
@@ -46,12 +46,38 @@ pub(crate) enum Outcome {
     Asked,
 }
 
-/// Installs what is missing.
+/// What the machine is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Building, testing and the demo.
+    Everything,
+    /// Building, and booting virtual machines.
+    VirtualMachine,
+}
+
+impl Purpose {
+    fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Everything => &Tool::ALL,
+            Self::VirtualMachine => &[Tool::Qemu, Tool::Busybox],
+        }
+    }
+}
+
+/// Installs what is missing for everything.
 ///
 /// # Errors
 /// When an installation fails, or leaves something missing all the same.
 pub(crate) fn ensure() -> Result<Outcome> {
-    let mut survey = Survey::take()?;
+    ensure_for(Purpose::Everything)
+}
+
+/// Installs what is missing for `purpose`.
+///
+/// # Errors
+/// When an installation fails, or leaves something missing all the same.
+pub(crate) fn ensure_for(purpose: Purpose) -> Result<Outcome> {
+    let mut survey = Survey::take(purpose.tools())?;
     if survey.complete() {
         return Ok(Outcome::Nothing);
     }
@@ -69,12 +95,12 @@ pub(crate) fn ensure() -> Result<Outcome> {
         }
         println!("setup: missing: {}", needs::list(&missing));
         apt::install(&needs::packages(&missing, &family))?;
-        survey = Survey::take()?;
+        survey = Survey::take(purpose.tools())?;
         still_missing(&missing, &survey.packages())?;
     }
     if !survey.linker_usable() {
         linker::build(&survey)?;
-        survey = Survey::take()?;
+        survey = Survey::take(purpose.tools())?;
     }
     if !survey.complete() {
         let mut missing = needs::list(&survey.packages());
@@ -100,7 +126,7 @@ fn still_missing(wanted: &[Need], now: &[Need]) -> Result<()> {
 
 /// Stops with one clear message when the BPF object cannot be built.
 pub(crate) fn require_toolchain() -> Result<()> {
-    let survey = Survey::take()?;
+    let survey = Survey::take(&[])?;
     if let Err(missing) = &survey.compiler {
         bail!("{missing}; run `cargo xtask setup`");
     }

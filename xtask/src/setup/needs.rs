@@ -30,12 +30,14 @@ pub(crate) enum Tool {
     Strace,
     /// Looks for programs that were left attached.
     Bpftool,
+    /// Boots other kernels.
+    Qemu,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Runc, Self::Busybox, Self::Promtool, Self::Strace, Self::Bpftool];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Runc, Self::Busybox, Self::Promtool, Self::Strace, Self::Bpftool, Self::Qemu];
 
     /// The command.
     pub(crate) const fn command(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Tool {
             Self::Promtool => "promtool",
             Self::Strace => "strace",
             Self::Bpftool => "bpftool",
+            Self::Qemu => "qemu-system-x86_64",
         }
     }
 }
@@ -79,6 +82,8 @@ impl Need {
             (Self::Llvm(_), Family::Arch) => &["llvm"],
             (Self::Compression, Family::Arch) => &["zstd", "zlib"],
             (Self::Tool(Tool::Bpftool), Family::Arch) => &["bpf"],
+            (Self::Tool(Tool::Qemu), Family::Debian | Family::Arch) => &["qemu-system-x86"],
+            (Self::Tool(Tool::Qemu), Family::Fedora) => &["qemu-system-x86-core"],
             (Self::Compiler | Self::Clippy, _) | (_, Family::Other(_)) => &[],
             (Self::Tool(tool), _) => return vec![tool.command().into()],
         };
@@ -137,7 +142,7 @@ mod tests {
         assert_eq!(
             packages(&everything(), &Family::Debian).join(" "),
             "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
-             zlib1g-dev runc busybox-static prometheus strace bpftool"
+             zlib1g-dev runc busybox-static prometheus strace bpftool qemu-system-x86"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }
@@ -147,12 +152,12 @@ mod tests {
         let fedora = request(&everything(), &Family::Fedora);
         assert!(fedora.contains(
             "sudo dnf install llvm-devel libzstd-devel zlib-devel runc busybox \
-             golang-github-prometheus strace bpftool\n"
+             golang-github-prometheus strace bpftool qemu-system-x86-core\n"
         ));
         assert!(fedora.contains("\n    rustup toolchain install nightly --component rust-src\n"));
         let arch = request(&everything(), &Family::Arch);
         assert!(arch.contains(
-            "sudo pacman -S --needed llvm zstd zlib runc busybox prometheus strace bpf\n"
+            "sudo pacman -S --needed llvm zstd zlib runc busybox prometheus strace bpf qemu-system-x86\n"
         ));
         assert!(arch.contains("rustup toolchain install nightly"));
     }

@@ -47,13 +47,13 @@ fn wish() -> Result<Wish> {
 }
 
 impl Survey {
-    /// Looks.
+    /// Looks; of the tools, for `tools`.
     ///
     /// # Errors
     /// When the compiler is there but does not tell its version, when
     /// bpf-linker knows no LLVM as new as the compiler's, and when the user
     /// asks for a compiler that no distribution packages.
-    pub(crate) fn take() -> Result<Self> {
+    pub(crate) fn take(tools: &[Tool]) -> Result<Self> {
         let facts = Facts::collect(shell::workspace(), TARGET);
         let wish = wish()?;
         let compiler = bpf_toolchain::choose_compiler(&facts, wish);
@@ -88,7 +88,7 @@ impl Survey {
             linker_usable,
             clippy,
             compression: ["zstd.h", "zlib.h"].iter().all(|header| has_header(header)),
-            tools: Tool::ALL.into_iter().filter(|&tool| !has_tool(tool)).collect(),
+            tools: tools.iter().copied().filter(|&tool| !has_tool(tool)).collect(),
         })
     }
 
@@ -160,6 +160,10 @@ fn has_header(name: &str) -> bool {
 }
 
 fn has_tool(tool: Tool) -> bool {
+    // Virtual machines are x86-64 only.
+    if tool == Tool::Qemu && !cfg!(target_arch = "x86_64") {
+        return true;
+    }
     let Some(file) = shell::find(tool.command()) else { return false };
     // The container has no dynamic loader.
     tool != Tool::Busybox || fs::read(file).is_ok_and(|elf| is_static(&elf))

@@ -7,6 +7,8 @@ pub(super) struct Counts {
     pub(super) passed: usize,
     /// Those that failed.
     pub(super) failed: usize,
+    /// The names of those that failed and have one.
+    pub(super) failures: Vec<String>,
     /// Those that did not run: `test: reason`.
     pub(super) skips: Vec<String>,
 }
@@ -14,7 +16,17 @@ pub(super) struct Counts {
 impl Counts {
     /// A step that is one check.
     pub(super) fn of_check(success: bool) -> Self {
-        Self { passed: usize::from(success), failed: usize::from(!success), skips: Vec::new() }
+        Self { passed: usize::from(success), failed: usize::from(!success), ..Self::default() }
+    }
+
+    /// A failure that is no test's: `what: why`.
+    pub(super) fn of_failure(what: String) -> Self {
+        Self { failed: 1, failures: vec![what], ..Self::default() }
+    }
+
+    /// Something that could not be run at all: `what: why`.
+    pub(super) fn of_skip(what: String) -> Self {
+        Self { skips: vec![what], ..Self::default() }
     }
 
     /// A step that runs tests: its output, the skip log that its tests wrote,
@@ -31,6 +43,8 @@ impl Counts {
                 counts.failed += failed;
             } else if let Some(ignored) = ignored_line(line) {
                 counts.skips.push(ignored);
+            } else if let Some(failed) = failed_line(line) {
+                counts.failures.push(failed);
             }
         }
         for skip in skip_log.lines().filter_map(|line| line.strip_prefix("SKIP ")) {
@@ -47,7 +61,15 @@ impl Counts {
     pub(super) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+    }
+
+    /// Says where all of it was: `6.12 2x2: exact::`.
+    pub(super) fn prefix(&mut self, place: &str) {
+        for name in self.failures.iter_mut().chain(&mut self.skips) {
+            name.insert_str(0, place);
+        }
     }
 }
 
@@ -59,6 +81,12 @@ fn result_line(line: &str) -> Option<(usize, usize)> {
         figures.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok())
     };
     Some((figure(" passed")?, figure(" failed")?))
+}
+
+/// `name` of `test name ... FAILED`; what the test printed itself may be between.
+fn failed_line(line: &str) -> Option<String> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    verdict.ends_with("FAILED").then(|| name.to_owned())
 }
 
 /// `name: reason` of `test name ... ignored, reason`.
@@ -96,6 +124,7 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
     fn results_of_all_test_binaries_add_up() {
         let counts = Counts::of_tests(OUTPUT, "", false);
         assert_eq!((counts.passed, counts.failed), (3, 1));
+        assert_eq!(counts.failures, ["bad"]);
         assert_eq!(counts.skips, ["soak: takes an hour"]);
     }
 
@@ -112,6 +141,14 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let counts = Counts::of_tests("error: could not compile `x`\n", "", false);
         assert_eq!((counts.passed, counts.failed), (0, 1));
         assert_eq!(Counts::of_tests(OUTPUT, "", false).failed, 1, "counted once");
+    }
+
+    #[test]
+    fn names_say_where_they_were_run() {
+        let mut counts = Counts::of_tests(OUTPUT, "", false);
+        counts.prefix("6.12 2x2: attach::");
+        assert_eq!(counts.failures, ["6.12 2x2: attach::bad"]);
+        assert_eq!(counts.skips, ["6.12 2x2: attach::soak: takes an hour"]);
     }
 
     #[test]

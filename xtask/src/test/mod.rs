@@ -2,9 +2,13 @@
 //!
 //! Each step runs to its end whatever happened before it, its output in
 //! `target/xtask/logs`; the output of a step that fails is shown in full. The
-//! last line is `N passed, N failed, N skipped`.
+//! integration tests of [`matrix`] are then run on other kernels, in virtual
+//! machines. The last line is `N passed, N failed, N skipped`.
 
 mod count;
+mod guests;
+mod kernels_page;
+mod matrix;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -41,8 +45,21 @@ struct Step {
     command: Command,
 }
 
+/// Of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// All kernels and machines; by default the oldest kernel, one in the
+    /// middle and the newest
+    #[arg(long)]
+    all: bool,
+    /// Only what runs in virtual machines, and only on these kernels
+    #[arg(long, value_name = "SERIES", value_delimiter = ',', conflicts_with = "all")]
+    guests: Vec<String>,
+}
+
 /// Runs everything.
-pub(crate) fn run() -> Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let guests = matrix::choose(arguments.all, &arguments.guests)?;
     if setup::ensure()? == setup::Outcome::Asked {
         return Ok(ExitCode::FAILURE);
     }
@@ -50,13 +67,18 @@ pub(crate) fn run() -> Result<ExitCode> {
     let skip_log = shell::scratch().join("skips.log");
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    for mut step in steps(&toolchain) {
+    let here = if arguments.guests.is_empty() { steps(&toolchain) } else { Vec::new() };
+    for mut step in here {
         let counts = run_step(&mut step, &skip_log)?;
         if counts.failed > 0 {
-            failed.push(step.name);
+            failed.push(step.name.to_owned());
         }
         total.add(counts);
     }
+    println!("== integration tests on other kernels, in virtual machines");
+    let in_guests = guests::run(&guests)?;
+    failed.extend(in_guests.failures.iter().cloned());
+    total.add(in_guests);
     for skip in &total.skips {
         println!("skipped: {skip}");
     }

@@ -1,6 +1,6 @@
-//! Child processes that do not outlive the demo, and the signals that end it.
+//! Child processes that do not outlive xtask, and the signals that end it.
 
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,25 +11,25 @@ use rustix::process::{Pid, Signal, getppid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// How often to look whether a child has ended or a signal has come.
-pub(super) const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// How long a child may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Whether the user has asked to stop.
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     signal: Arc<AtomicBool>,
     /// Who must live for this to go on.
     parent: Option<Pid>,
 }
 
 impl Interrupt {
-    /// Takes SIGINT, SIGTERM and SIGHUP: from now on they stop the demo in
-    /// order and not at once.
+    /// Takes SIGINT, SIGTERM and SIGHUP: from now on they stop xtask in order
+    /// and not at once.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
-    pub(super) fn watch() -> Result<Self> {
+    pub(crate) fn watch() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&flag))
@@ -39,27 +39,27 @@ impl Interrupt {
     }
 
     /// Counts the end of the parent as well, for a process between which and
-    /// the demo stands another that may be killed.
-    pub(super) fn with_parent(self) -> Self {
+    /// xtask's first process stands another that may be killed.
+    pub(crate) fn with_parent(self) -> Self {
         Self { parent: getppid(), ..self }
     }
 
     /// Whether one has come.
-    pub(super) fn came(&self) -> bool {
+    pub(crate) fn came(&self) -> bool {
         self.signal.load(Ordering::Relaxed)
             || self.parent.is_some_and(|parent| getppid() != Some(parent))
     }
 }
 
 /// A child that is stopped when this is dropped.
-pub(super) struct Guarded(Child);
+pub(crate) struct Guarded(Child);
 
 impl Guarded {
     /// Starts it.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn spawn(command: &mut Command) -> Result<Self> {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let child = command
             .spawn()
             .with_context(|| format!("failed to start {}", command.get_program().display()))?;
@@ -70,8 +70,21 @@ impl Guarded {
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.0.try_wait().context("failed to wait for a child")
+    }
+
+    /// Its standard output, the first time, if that is a pipe.
+    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        self.0.wait().context("failed to wait for a child")
     }
 
     /// Asks it to stop, and kills it when it does not.
@@ -105,7 +118,7 @@ impl Drop for Guarded {
 ///
 /// # Errors
 /// When it cannot be started or waited for.
-pub(super) fn run(command: &mut Command, interrupt: &Interrupt) -> Result<ExitStatus> {
+pub(crate) fn run(command: &mut Command, interrupt: &Interrupt) -> Result<ExitStatus> {
     wait(&mut Guarded::spawn(command)?, interrupt)
 }
 
@@ -113,7 +126,7 @@ pub(super) fn run(command: &mut Command, interrupt: &Interrupt) -> Result<ExitSt
 ///
 /// # Errors
 /// When it cannot be waited for.
-pub(super) fn wait(child: &mut Guarded, interrupt: &Interrupt) -> Result<ExitStatus> {
+pub(crate) fn wait(child: &mut Guarded, interrupt: &Interrupt) -> Result<ExitStatus> {
     loop {
         if let Some(status) = child.ended()? {
             return Ok(status);

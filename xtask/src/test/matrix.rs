@@ -1,0 +1,170 @@
+//! Which integration tests run in virtual machines, on which kernels and
+//! machines: two tables.
+
+use anyhow::{Result, bail};
+
+use crate::vm::machine::{Machine, Threads};
+
+/// A file of `profiler-daemon/tests` that runs in virtual machines.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Without `.rs`.
+    pub(super) name: &'static str,
+    /// The modes of emulation that it runs under. [`Threads::Multi`] shows
+    /// spinning waits and is for tests that attach before the load starts and
+    /// detach after it has ended; what attaches and detaches under load needs
+    /// [`Threads::Single`].
+    threads: &'static [Threads],
+}
+
+/// All of them, in the order in which they are run.
+const FILES: &[File] = &[
+    File { name: "inflight", threads: &[Threads::Single] },
+    File { name: "exact", threads: &[Threads::Single, Threads::Multi] },
+    File { name: "storm", threads: &[Threads::Single] },
+    File { name: "stat", threads: &[Threads::Multi] },
+];
+
+/// A machine with a kernel.
+#[derive(Debug)]
+struct Row {
+    kernel: &'static str,
+    nodes: u32,
+    cpus: u32,
+    /// Whether it is run without `--all`.
+    usual: bool,
+    threads: &'static [Threads],
+}
+
+const BOTH: &[Threads] = &[Threads::Single, Threads::Multi];
+
+/// The machines that every series has are of two nodes with two CPUs each. On
+/// the larger ones all CPUs in one thread would take too long.
+const ROWS: &[Row] = &[
+    Row { kernel: "5.10", nodes: 2, cpus: 4, usual: true, threads: BOTH },
+    Row { kernel: "6.1", nodes: 2, cpus: 4, usual: false, threads: BOTH },
+    Row { kernel: "6.12", nodes: 2, cpus: 4, usual: true, threads: BOTH },
+    Row { kernel: "6.18", nodes: 2, cpus: 4, usual: false, threads: BOTH },
+    Row { kernel: "7.0", nodes: 2, cpus: 4, usual: false, threads: BOTH },
+    Row { kernel: "7.2", nodes: 2, cpus: 4, usual: false, threads: BOTH },
+    Row { kernel: "7.3", nodes: 2, cpus: 4, usual: true, threads: BOTH },
+    Row { kernel: "6.12", nodes: 4, cpus: 8, usual: false, threads: &[Threads::Multi] },
+    Row { kernel: "7.2", nodes: 8, cpus: 8, usual: false, threads: &[Threads::Multi] },
+];
+
+/// One virtual machine to run.
+#[derive(Clone, Debug)]
+pub(super) struct Guest {
+    /// The series.
+    pub(super) kernel: &'static str,
+    /// The machine.
+    pub(super) machine: Machine,
+    /// The mode of emulation.
+    pub(super) threads: Threads,
+    /// The files that run there.
+    pub(super) files: Vec<&'static File>,
+    /// Whether `doctor` of this one is what `docs/kernels.md` shows of the
+    /// kernel.
+    pub(super) doctor: bool,
+}
+
+impl Guest {
+    /// `6.12 2x2`.
+    pub(super) fn place(&self) -> String {
+        let Machine { nodes, cpus, .. } = self.machine;
+        let threads = match self.threads {
+            Threads::Single => "",
+            Threads::Multi => " multi",
+        };
+        format!("{} {nodes}x{}{threads}", self.kernel, cpus / nodes)
+    }
+}
+
+/// The machines of the whole matrix, or of the usual part of it, or of some
+/// kernels.
+///
+/// # Errors
+/// When a kernel is named that the matrix does not have.
+pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
+    if let Some(unknown) = kernels.iter().find(|name| ROWS.iter().all(|row| row.kernel != **name)) {
+        bail!("the matrix has no kernel {unknown}; it is in xtask/src/test/matrix.rs");
+    }
+    let wanted = |row: &&Row| match kernels {
+        [] => all || row.usual,
+        kernels => kernels.iter().any(|name| name == row.kernel),
+    };
+    let mut guests = Vec::new();
+    for row in ROWS.iter().filter(wanted) {
+        for &threads in row.threads {
+            guests.push(Guest {
+                kernel: row.kernel,
+                machine: Machine {
+                    nodes: row.nodes,
+                    cpus: row.cpus,
+                    memory: Machine::usual_memory(row.nodes),
+                },
+                threads,
+                files: FILES.iter().filter(|file| file.threads.contains(&threads)).collect(),
+                doctor: row.nodes == 2 && threads == Threads::Single,
+            });
+        }
+    }
+    Ok(guests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::kernels::SERIES;
+    use crate::{shell, vm::kernels};
+
+    fn places(all: bool, kernels: &[&str]) -> Vec<String> {
+        let kernels: Vec<_> = kernels.iter().map(|&name| name.into()).collect();
+        choose(all, &kernels).unwrap().iter().map(Guest::place).collect()
+    }
+
+    #[test]
+    fn every_kernel_machine_and_file_of_the_tables_exists() {
+        for row in ROWS {
+            assert!(SERIES.iter().any(|series| series.name == row.kernel), "{}", row.kernel);
+        }
+        for guest in choose(true, &[]).unwrap() {
+            guest.machine.check().unwrap();
+        }
+        for file in FILES {
+            let path = shell::workspace().join(format!("profiler-daemon/tests/{}.rs", file.name));
+            assert!(path.is_file(), "{}", path.display());
+            assert!(!file.threads.is_empty(), "{}", file.name);
+        }
+    }
+
+    #[test]
+    fn the_usual_part_has_the_oldest_a_middle_one_and_the_newest() {
+        let usual = choose(false, &[]).unwrap();
+        let kernels: Vec<_> = usual.iter().map(|guest| guest.kernel).collect();
+        let (first, last) = (&SERIES[0], &SERIES[SERIES.len() - 1]);
+        assert_eq!((kernels.first(), kernels.last()), (Some(&first.name), Some(&last.name)));
+        assert!(kernels.contains(&kernels::USUAL));
+    }
+
+    #[test]
+    fn every_kernel_is_examined_once() {
+        let all = choose(true, &[]).unwrap();
+        for row in ROWS {
+            let examined = all.iter().filter(|guest| guest.kernel == row.kernel && guest.doctor);
+            assert_eq!(examined.count(), 1, "{}", row.kernel);
+        }
+    }
+
+    #[test]
+    fn some_machines_have_four_and_eight_nodes() {
+        let all = places(true, &[]);
+        assert!(all.contains(&"6.12 4x2 multi".into()) && all.contains(&"7.2 8x1 multi".into()));
+    }
+
+    #[test]
+    fn kernels_can_be_chosen_by_name_and_unknown_ones_are_refused() {
+        assert_eq!(places(false, &["6.1"]), ["6.1 2x2", "6.1 2x2 multi"]);
+        assert!(choose(false, &["4.19".into()]).unwrap_err().to_string().contains("4.19"));
+    }
+}

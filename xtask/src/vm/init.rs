@@ -1,0 +1,237 @@
+//! The first process of a guest: xtask itself, `xtask vm-init`.
+//!
+//! Mounts what a booted system has, runs the steps of the [`Plan`], tells the
+//! host in frames ([`super::frames`]) what they print and how they end, and
+//! switches the machine off. What goes wrong here is told the same way, and on
+//! the console if even that fails.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, wait};
+use rustix::system::{RebootCommand, reboot};
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
+
+use super::frames::{self, Kind};
+use super::plan::{PATH, PLAN, Plan, Step};
+
+/// The port of the frames; `ttyS0` is the kernel's console.
+const PORT: &str = "/dev/ttyS1";
+
+/// Runs as the first process; does not return in a guest.
+pub(crate) fn run() -> Result<ExitCode> {
+    if getpid() != Pid::INIT {
+        bail!("vm-init is the first process of a guest of `cargo xtask vm`, and nothing else");
+    }
+    let outcome = serve();
+    if let Err(error) = &outcome {
+        // The first process's standard error is the console.
+        eprintln!("lockprof vm-init: {error:#}");
+    }
+    rustix::fs::sync();
+    // The kernel panics when its first process ends, which the host sees too.
+    reboot(RebootCommand::PowerOff).context("failed to power off")?;
+    outcome.map(|()| ExitCode::FAILURE)
+}
+
+fn serve() -> Result<()> {
+    mount_basics()?;
+    let port = Port::open()?;
+    port.send(Kind::Hello, &fs::read("/proc/sys/kernel/osrelease").unwrap_or_default())?;
+    match run_plan(&port) {
+        Ok(status) => port.send(Kind::Verdict, status.to_string().as_bytes())?,
+        Err(error) => port.send(Kind::Broken, format!("{error:#}").as_bytes())?,
+    }
+    port.drain()
+}
+
+/// What every booted system has.
+fn mount_basics() -> Result<()> {
+    leave_rootfs().context("failed to move the root off the initramfs")?;
+    for (kind, at) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")]
+    {
+        attach(kind, at).with_context(|| format!("failed to mount {kind} at {at}"))?;
+    }
+    for at in ["/dev/pts", "/dev/shm"] {
+        fs::create_dir_all(at).with_context(|| format!("failed to create {at}"))?;
+    }
+    // Those that a kernel may have been built without.
+    for (kind, at) in [
+        ("devpts", "/dev/pts"),
+        ("tmpfs", "/dev/shm"),
+        ("tmpfs", "/tmp"),
+        ("tracefs", "/sys/kernel/tracing"),
+        ("bpf", "/sys/fs/bpf"),
+        ("cgroup2", "/sys/fs/cgroup"),
+    ] {
+        // Programs may have been put into a folder below /tmp of the host.
+        let empty = fs::read_dir(at).is_ok_and(|mut entries| entries.next().is_none());
+        if empty && let Err(error) = attach(kind, at) {
+            eprintln!("lockprof vm-init: no {kind} at {at}: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn attach(kind: &str, at: &str) -> rustix::io::Result<()> {
+    mount(kind, at, kind, MountFlags::empty(), None)
+}
+
+/// Makes the root a mount that has a parent. `pivot_root(2)` refuses while the
+/// root is the initramfs itself (before Linux 7.0), which would take away what
+/// containers, and storms, begin with.
+fn leave_rootfs() -> rustix::io::Result<()> {
+    const NEW: &str = "/lockprof-vm/root";
+    mount_bind_recursive("/", NEW)?;
+    rustix::process::chdir(NEW)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
+}
+
+/// The way to the host.
+struct Port(Mutex<File>);
+
+impl Port {
+    fn open() -> Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(PORT)
+            .with_context(|| format!("failed to open {PORT}"))?;
+        let mut mode = tcgetattr(&file).with_context(|| format!("{PORT} is no terminal"))?;
+        // Bytes as they are.
+        mode.make_raw();
+        tcsetattr(&file, OptionalActions::Now, &mode)
+            .with_context(|| format!("failed to make {PORT} raw"))?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    fn send(&self, kind: Kind, payload: &[u8]) -> Result<()> {
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        frames::write(&mut *file, kind, payload).with_context(|| format!("failed to write {PORT}"))
+    }
+
+    fn drain(&self) -> Result<()> {
+        let file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        tcdrain(&*file).with_context(|| format!("failed to drain {PORT}"))
+    }
+
+    /// Sends all that `stream` gives.
+    fn forward(&self, kind: Kind, mut stream: impl Read) -> Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => self.send(kind, &buffer[..length])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("failed to read a step's output"),
+            }
+        }
+    }
+}
+
+/// Runs all steps; the status of the first that failed, or 0.
+fn run_plan(port: &Port) -> Result<i32> {
+    let text = fs::read_to_string(PLAN).with_context(|| format!("failed to read {PLAN}"))?;
+    let plan: Plan =
+        serde_json::from_str(&text).with_context(|| format!("failed to parse {PLAN}"))?;
+    loopback();
+    let mut verdict = 0;
+    for step in &plan.steps {
+        port.send(Kind::Begin, step.name.as_bytes())?;
+        let status = run_step(port, step)?;
+        if let Some(file) = &plan.collect {
+            collect(port, Path::new(file))?;
+        }
+        port.send(Kind::End, status.to_string().as_bytes())?;
+        if verdict == 0 {
+            verdict = status;
+        }
+    }
+    Ok(verdict)
+}
+
+/// Brings up 127.0.0.1, which a daemon of the tests listens on.
+fn loopback() {
+    let done = Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status();
+    if !done.is_ok_and(|status| status.success()) {
+        eprintln!("lockprof vm-init: failed to bring up the loopback interface");
+    }
+}
+
+fn collect(port: &Port, file: &Path) -> Result<()> {
+    match fs::read(file) {
+        Ok(content) => {
+            port.send(Kind::Collected, &content)?;
+            fs::remove_file(file).with_context(|| format!("failed to remove {}", file.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("failed to read {}", file.display())),
+    }
+}
+
+/// Runs a step to its end; what it leaves running is killed.
+fn run_step(port: &Port, step: &Step) -> Result<i32> {
+    let Some((program, arguments)) = step.command.split_first() else { bail!("an empty command") };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .current_dir(&step.folder)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .envs(&step.env)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            let text = format!("failed to start {program} in the guest: {error}\n");
+            port.send(Kind::Stderr, text.as_bytes())?;
+            // As shells have it.
+            return Ok(if error.kind() == ErrorKind::NotFound { 127 } else { 126 });
+        }
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let out = scope.spawn(|| stdout.map_or(Ok(()), |it| port.forward(Kind::Stdout, it)));
+        let err = scope.spawn(|| stderr.map_or(Ok(()), |it| port.forward(Kind::Stderr, it)));
+        let status = reap_until(&child)?;
+        // Everything but this process, so that the pipes end and the next step
+        // has the machine for itself. There may be nothing left to kill.
+        let _ = kill_process_group(Pid::INIT, Signal::KILL);
+        for thread in [out, err] {
+            match thread.join() {
+                Ok(forwarded) => forwarded?,
+                Err(_) => bail!("a thread of vm-init panicked"),
+            }
+        }
+        Ok(status)
+    })
+}
+
+/// Takes note of every process that ends, as the first process must, until
+/// `child` does.
+fn reap_until(child: &Child) -> Result<i32> {
+    loop {
+        let ended = match wait(WaitOptions::empty()) {
+            Ok(ended) => ended,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("failed to wait for a step"),
+        };
+        if let Some((pid, status)) = ended
+            && u32::try_from(pid.as_raw_nonzero().get()) == Ok(child.id())
+        {
+            let signalled = status.terminating_signal().map(|signal| 128 + signal);
+            return Ok(status.exit_status().or(signalled).unwrap_or(1));
+        }
+    }
+}

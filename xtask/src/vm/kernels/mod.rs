@@ -1,0 +1,188 @@
+//! Kernels to boot: those that Debian packages, by series, in a cache outside
+//! the source tree.
+//!
+//! A series is looked up when it is needed and a week after that, since its
+//! package is replaced by newer ones. The cache is `$LOCKPROF_KERNELS`, or
+//! `$XDG_CACHE_HOME/lockprof/kernels`, or `~/.cache/lockprof/kernels`, or, where
+//! there is no home, `target/kernels`; `SERIES/vmlinuz` in it may be put there
+//! by hand as well.
+
+mod apt;
+mod version;
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::shell;
+
+/// A series of kernels and the suites of Debian that may have it, best first.
+#[derive(Debug)]
+pub(crate) struct Series {
+    /// `6.12`.
+    pub(crate) name: &'static str,
+    suites: &'static [&'static str],
+}
+
+const BACKPORTS: &[&str] = &["trixie-backports", "sid", "experimental"];
+
+/// All series that are known, oldest first.
+pub(crate) const SERIES: [Series; 9] = [
+    Series { name: "5.10", suites: &["bullseye"] },
+    Series { name: "6.1", suites: &["bookworm"] },
+    Series { name: "6.12", suites: &["trixie"] },
+    Series { name: "6.16", suites: BACKPORTS },
+    Series { name: "6.18", suites: BACKPORTS },
+    Series { name: "6.19", suites: BACKPORTS },
+    Series { name: "7.0", suites: BACKPORTS },
+    Series { name: "7.2", suites: BACKPORTS },
+    Series { name: "7.3", suites: BACKPORTS },
+];
+
+/// The series that `cargo xtask vm` boots by default: a stable release's.
+pub(crate) const USUAL: &str = "6.12";
+
+/// How long a cached kernel is taken without asking for a newer package.
+const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A kernel image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// The file.
+    pub(crate) image: PathBuf,
+    /// What it is: a package and its version, or the file.
+    pub(crate) origin: String,
+}
+
+/// The kernel that a user names: a series, or the path of an image.
+///
+/// # Errors
+/// When there is no such series or file, or it cannot be had; what to do
+/// instead is said.
+pub(crate) fn named(name: &str) -> Result<Kernel> {
+    if name.contains('/') {
+        let image = PathBuf::from(name);
+        if !image.is_file() {
+            return Err(anyhow!("{name}, which --kernel names, is no file"));
+        }
+        return Ok(Kernel { origin: name.to_owned(), image });
+    }
+    let series = SERIES.iter().find(|series| series.name == name).with_context(|| {
+        let names: Vec<_> = SERIES.iter().map(|series| series.name).collect();
+        format!(
+            "no series {name} is known; there are {}, or give --kernel /path/to/vmlinuz",
+            names.join(", ")
+        )
+    })?;
+    series.kernel()
+}
+
+impl Series {
+    /// Its kernel, from the cache or from a package.
+    ///
+    /// # Errors
+    /// When it is not cached and cannot be had.
+    pub(crate) fn kernel(&self) -> Result<Kernel> {
+        let cache = cache();
+        let folder = cache.join(self.name);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("failed to create {}", folder.display()))?;
+        let image = folder.join("vmlinuz");
+        // Two runs must not unpack over each other.
+        let lock = folder.join("lock");
+        let lock =
+            File::create(&lock).with_context(|| format!("failed to create {}", lock.display()))?;
+        lock.lock().context("failed to lock the cache of kernels")?;
+
+        let origin = folder.join("package");
+        let cached = || Kernel {
+            image: image.clone(),
+            origin: fs::read_to_string(&origin)
+                .map_or_else(|_| image.display().to_string(), |text| text.trim().to_owned()),
+        };
+        // One that was put there by hand has no package, and stays.
+        if image.is_file() && (!origin.is_file() || fresh(&origin)) {
+            return Ok(cached());
+        }
+        match self.fetch(&cache, &image) {
+            Ok(package) => {
+                fs::write(&origin, format!("{package}\n"))
+                    .with_context(|| format!("failed to write {}", origin.display()))?;
+                Ok(Kernel { image, origin: package })
+            }
+            Err(error) if image.is_file() => {
+                eprintln!("vm: taking the cached kernel, for no newer one can be had: {error:#}");
+                Ok(cached())
+            }
+            Err(error) => Err(error.context(format!(
+                "no kernel of the series {}; --kernel /path/to/vmlinuz takes one of your own, \
+                 and so does {}",
+                self.name,
+                image.display()
+            ))),
+        }
+    }
+
+    /// Downloads and unpacks the newest package; its name and version.
+    fn fetch(&self, cache: &Path, image: &Path) -> Result<String> {
+        let mut missing = Vec::new();
+        for suite in self.suites {
+            let archive = apt::Archive::open(&cache.join("apt"), suite)?;
+            let lines = archive.packages(self.name)?;
+            match version::newest(self.name, &lines) {
+                Some(package) => {
+                    println!("vm: downloading {} {} from {suite}", package.name, package.version);
+                    archive.unpack_kernel(&package.name, image)?;
+                    return Ok(format!("{} {}", package.name, package.version));
+                }
+                None => missing.push(*suite),
+            }
+        }
+        Err(anyhow!("Debian's {} has no package of it", missing.join(" or ")))
+    }
+}
+
+fn fresh(file: &Path) -> bool {
+    let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH))
+}
+
+/// The folder of the cache.
+fn cache() -> PathBuf {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(folder) = variable("LOCKPROF_KERNELS") {
+        return folder.into();
+    }
+    let xdg = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    xdg.or_else(home).map_or_else(
+        || shell::workspace().join("target/kernels"),
+        |folder| folder.join("lockprof/kernels"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_that_is_not_known_is_answered_with_those_that_are() {
+        let error = named("4.19").unwrap_err().to_string();
+        assert!(error.contains("5.10, 6.1, 6.12") && error.contains("/path/to/vmlinuz"), "{error}");
+    }
+
+    #[test]
+    fn an_image_is_taken_by_its_path() {
+        let me = env::current_exe().unwrap();
+        assert_eq!(named(me.to_str().unwrap()).unwrap().image, me);
+        assert!(named("/nonexistent/vmlinuz").unwrap_err().to_string().contains("/nonexistent"));
+    }
+
+    #[test]
+    fn the_usual_series_is_one_of_them() {
+        assert!(SERIES.iter().any(|series| series.name == USUAL));
+    }
+}
