@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Witness, handoffs_fit, settle, storm};
-use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
-use lockprof::locks::ResolvedLock;
-use lockprof::snapshot::Snapshot;
+use lockprof::hooks::backend::WaitBackend;
+use lockprof::locks::{Mode, ResolvedLock};
+use lockprof::snapshot::{LockWaits, Snapshot};
 
 /// Waits that must be compared at least.
 const WAITS: u64 = 100_000;
@@ -19,12 +19,39 @@ const ATTEMPTS: u32 = 3;
 const ROUNDS: u32 = 12;
 
 #[test]
-fn every_wait_is_counted_and_timed_as_by_an_independent_counter() {
-    needs_bpf!("every_wait_is_counted_and_timed_as_by_an_independent_counter");
-    let session = Session::start(&Settings::default()).expect("lockprof attaches");
-    let locks = session.watch().locks.clone();
+fn waits_by_tp_btf_are_those_of_an_independent_counter() {
+    exact("waits_by_tp_btf_are_those_of_an_independent_counter", WaitBackend::TpBtf);
+}
+
+#[test]
+fn waits_by_raw_tp_are_those_of_an_independent_counter() {
+    exact("waits_by_raw_tp_are_those_of_an_independent_counter", WaitBackend::RawTp);
+}
+
+#[test]
+fn waits_by_fentry_are_those_of_an_independent_counter() {
+    exact("waits_by_fentry_are_those_of_an_independent_counter", WaitBackend::Fentry);
+}
+
+#[test]
+fn waits_by_kprobe_are_those_of_an_independent_counter() {
+    exact("waits_by_kprobe_are_those_of_an_independent_counter", WaitBackend::Kprobe);
+}
+
+fn exact(test: &str, backend: WaitBackend) {
+    let Some(session) = common::session_by(test, backend) else { return };
+    // Of spinlocks, kprobes see nothing.
+    let seen = |lock: &ResolvedLock| backend != WaitBackend::Kprobe || lock.kind.sleeps();
+    let locks: Vec<_> = session.watch().locks.iter().filter(|lock| seen(lock)).cloned().collect();
     let addresses: Vec<_> = locks.iter().map(|lock| lock.address).collect();
-    let witness = Witness::attach(&addresses);
+    let witness = match backend {
+        WaitBackend::TpBtf | WaitBackend::RawTp => Witness::on_tracepoints(&addresses),
+        WaitBackend::Fentry | WaitBackend::Kprobe => Witness::on_slow_paths(&addresses),
+    };
+    let witness = match witness {
+        Ok(witness) => witness,
+        Err(why) => return common::skip(test, &format!("nothing to compare with: {why}")),
+    };
     // Counts have to be equal every time. Times may be disturbed: an interrupt,
     // or a hypervisor, may come between the two programs' looks at the clock.
     let mut disturbed = Vec::new();
@@ -71,7 +98,9 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
     let all_ns: u64 = theirs.iter().map(|(_, total_ns)| total_ns).sum();
     let mut differences = Vec::new();
     for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
-        let rows = || window.locks.iter().filter(|row| row.lock == lock.name);
+        // Of writers that do not queue the tracepoints know nothing.
+        let seen = |row: &&LockWaits| row.lock == lock.name && row.mode != Mode::Optimistic;
+        let rows = || window.locks.iter().filter(seen);
         let my_count: u64 = rows().map(|row| row.waits.count).sum();
         let my_total: u64 = rows().map(|row| row.waits.sum_ns).sum();
         let line = format!(

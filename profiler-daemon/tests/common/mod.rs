@@ -7,9 +7,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
+use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
+use lockprof::hooks::LoadError;
+use lockprof::hooks::backend::{Backends, WaitBackend};
 use lockprof::snapshot::Snapshot;
 
 /// The built binary.
@@ -94,12 +97,67 @@ pub(crate) fn settle(session: &Session) {
     }
 }
 
+/// A session that sees waits by `backend` alone, or a skip with the reason why
+/// there is none.
+pub(crate) fn session_by(test: &str, backend: WaitBackend) -> Option<Session> {
+    let backends = Backends { waits: Some(backend), calls: None };
+    match Session::start(&Settings { backends, ..Settings::default() }) {
+        Ok(session) => Some(session),
+        Err(why) => {
+            let load = why.downcast_ref::<LoadError>();
+            assert!(load.is_some_and(LoadError::is_environment), "{why:#}");
+            skip(test, &format!("{why:#}"));
+            None
+        }
+    }
+}
+
+/// Slow paths that the independent counter has programs for.
+const SLOW_PATHS: [&str; 9] = [
+    "rwsem_down_read_slowpath",
+    "rwsem_down_write_slowpath",
+    "__mutex_lock_slowpath",
+    "__mutex_lock_killable_slowpath",
+    "__mutex_lock_interruptible_slowpath",
+    "native_queued_spin_lock_slowpath",
+    "__pv_queued_spin_lock_slowpath",
+    "queued_read_lock_slowpath",
+    "queued_write_lock_slowpath",
+];
+
 /// The independent counter: see `profiler-ebpf/src/bin/witness.rs`.
 pub(crate) struct Witness(Ebpf);
 
 impl Witness {
-    /// Counts waits for the locks at `addresses` from now on.
-    pub(crate) fn attach(addresses: &[u64]) -> Self {
+    /// Counts the waits for the locks at `addresses` that the contention
+    /// tracepoints show, from now on; or why the kernel does not allow it.
+    pub(crate) fn on_tracepoints(addresses: &[u64]) -> Result<Self, String> {
+        let (mut ebpf, btf) = Self::load(addresses)?;
+        for (program, tracepoint) in
+            [("witness_begin", "contention_begin"), ("witness_end", "contention_end")]
+        {
+            let program: &mut BtfTracePoint = Self::program(&mut ebpf, program);
+            program.load(tracepoint, &btf).map_err(|error| error.to_string())?;
+            program.attach().expect("it attaches");
+        }
+        Ok(Self(ebpf))
+    }
+
+    /// Counts the waits in the slow paths of the locks.
+    pub(crate) fn on_slow_paths(addresses: &[u64]) -> Result<Self, String> {
+        let (mut ebpf, btf) = Self::load(addresses)?;
+        for function in SLOW_PATHS {
+            let program: &mut FExit = Self::program(&mut ebpf, &format!("{function}_exit"));
+            program.load(function, &btf).map_err(|error| error.to_string())?;
+            program.attach().map_err(|error| error.to_string())?;
+            let program: &mut FEntry = Self::program(&mut ebpf, &format!("{function}_enter"));
+            program.load(function, &btf).map_err(|error| error.to_string())?;
+            program.attach().map_err(|error| error.to_string())?;
+        }
+        Ok(Self(ebpf))
+    }
+
+    fn load(addresses: &[u64]) -> Result<(Ebpf, Btf), String> {
         let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
         let mut watched = [0u64; 16];
         watched[..addresses.len()].copy_from_slice(addresses);
@@ -107,23 +165,22 @@ impl Witness {
         let pid_max: u32 = read("/proc/sys/kernel/pid_max").trim().parse().expect("a number");
         let cpus = std::thread::available_parallelism().expect("CPUs").get();
         let cpus = u32::try_from(cpus).expect("a sane number") + 1024;
-        let btf = Btf::from_sys_fs().expect("this kernel has BTF");
-        let mut ebpf = EbpfLoader::new()
+        let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF: {error}"))?;
+        let ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("ADDRESSES", &watched[..], true)
             .override_global("PID_MAX", &pid_max, true)
             .map_max_entries("STARTS", (pid_max + cpus) * 16)
             .load(&object)
             .expect("the witness loads");
-        for (program, tracepoint) in
-            [("witness_begin", "contention_begin"), ("witness_end", "contention_end")]
-        {
-            let program: &mut BtfTracePoint =
-                ebpf.program_mut(program).expect("it is there").try_into().expect("tp_btf");
-            program.load(tracepoint, &btf).expect("the verifier takes it");
-            program.attach().expect("it attaches");
-        }
-        Self(ebpf)
+        Ok((ebpf, btf))
+    }
+
+    fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        ebpf.program_mut(name).expect("it is there").try_into().expect("of this type")
     }
 
     /// Waits and their total in ns, by lock in the order of the addresses.

@@ -15,9 +15,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use aya_ebpf::macros::{btf_tracepoint, map};
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, map};
 use aya_ebpf::maps::Array;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 
 /// Addresses that one run can watch.
 const LOCKS: usize = 16;
@@ -39,25 +39,66 @@ static TOTALS: Array<[u64; 2]> = Array::with_max_entries(LOCKS as u32, BPF_F_MMA
 
 #[btf_tracepoint(function = "contention_begin")]
 fn witness_begin(ctx: BtfTracePointContext) -> i32 {
-    if let Some(start) = lock_index(ctx.arg(0)).and_then(start_of) {
-        // SAFETY: a live array element that only this thread uses. The mutex
-        // slow path begins several times; the first one counts.
-        unsafe {
-            if *start == 0 {
-                *start = bpf_ktime_get_ns();
-            }
-        }
-    }
+    let _ = begin(ctx.arg(0));
     0
 }
 
 #[btf_tracepoint(function = "contention_end")]
 fn witness_end(ctx: BtfTracePointContext) -> i32 {
+    let _ = end(ctx.arg(0));
+    0
+}
+
+/// The same on the entry and the return of a function whose first argument is
+/// the lock.
+macro_rules! slow_path {
+    ($($enter:ident $exit:ident),*) => {$(
+        #[fentry]
+        fn $enter(ctx: FEntryContext) -> i32 {
+            let _ = begin(ctx.arg(0));
+            0
+        }
+
+        #[fexit]
+        fn $exit(ctx: FExitContext) -> i32 {
+            let _ = end(ctx.arg(0));
+            0
+        }
+    )*};
+}
+
+slow_path!(
+    rwsem_down_read_slowpath_enter rwsem_down_read_slowpath_exit,
+    rwsem_down_write_slowpath_enter rwsem_down_write_slowpath_exit,
+    __mutex_lock_slowpath_enter __mutex_lock_slowpath_exit,
+    __mutex_lock_killable_slowpath_enter __mutex_lock_killable_slowpath_exit,
+    __mutex_lock_interruptible_slowpath_enter __mutex_lock_interruptible_slowpath_exit,
+    native_queued_spin_lock_slowpath_enter native_queued_spin_lock_slowpath_exit,
+    __pv_queued_spin_lock_slowpath_enter __pv_queued_spin_lock_slowpath_exit,
+    queued_read_lock_slowpath_enter queued_read_lock_slowpath_exit,
+    queued_write_lock_slowpath_enter queued_write_lock_slowpath_exit
+);
+
+#[inline(always)]
+fn begin(address: u64) -> Option<()> {
+    let start = lock_index(address).and_then(start_of)?;
+    // SAFETY: a live array element that only this thread uses. The mutex slow
+    // path begins several times; the first one counts.
+    unsafe {
+        if *start == 0 {
+            *start = bpf_ktime_get_ns();
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn end(address: u64) -> Option<()> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(lock) = lock_index(ctx.arg(0)) else { return 0 };
-    let Some(start) = start_of(lock) else { return 0 };
-    let Some(totals) = TOTALS.get_ptr_mut(lock) else { return 0 };
+    let lock = lock_index(address)?;
+    let start = start_of(lock)?;
+    let totals = TOTALS.get_ptr_mut(lock)?;
     // SAFETY: live array elements; the totals are shared, hence atomic.
     unsafe {
         if *start != 0 {
@@ -67,7 +108,7 @@ fn witness_end(ctx: BtfTracePointContext) -> i32 {
             *start = 0;
         }
     }
-    0
+    Some(())
 }
 
 #[btf_tracepoint(function = "contention_begin")]

@@ -8,7 +8,7 @@ use crate::vm::machine::{Machine, Threads};
 /// A file of `profiler-daemon/tests` that runs in virtual machines.
 #[derive(Debug)]
 pub(super) struct File {
-    /// Without `.rs`.
+    /// Without `.rs`, or the name of its folder.
     pub(super) name: &'static str,
     /// The modes of emulation that it runs under. [`Threads::Multi`] shows
     /// spinning waits and is for tests that attach before the load starts and
@@ -21,6 +21,12 @@ pub(super) struct File {
 const FILES: &[File] = &[
     File { name: "inflight", threads: &[Threads::Single] },
     File { name: "exact", threads: &[Threads::Single, Threads::Multi] },
+    File { name: "backends", threads: &[Threads::Multi] },
+    File { name: "call_backends", threads: &[Threads::Single] },
+    File { name: "fields", threads: &[Threads::Single] },
+    File { name: "numa", threads: &[Threads::Multi] },
+    File { name: "resolution", threads: &[Threads::Single] },
+    File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
@@ -132,8 +138,9 @@ mod tests {
             guest.machine.check().unwrap();
         }
         for file in FILES {
-            let path = shell::workspace().join(format!("profiler-daemon/tests/{}.rs", file.name));
-            assert!(path.is_file(), "{}", path.display());
+            let path = shell::workspace().join("profiler-daemon/tests").join(file.name);
+            let main = [path.with_extension("rs"), path.join("main.rs")];
+            assert!(main.iter().any(|path| path.is_file()), "{}", path.display());
             assert!(!file.threads.is_empty(), "{}", file.name);
         }
     }
