@@ -3,8 +3,8 @@
 //!
 //! It attaches everything for a moment and detaches again.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+mod render;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
@@ -16,7 +16,6 @@ use super::redact::without_addresses;
 use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
 use crate::hooks::{HookState, object};
-use crate::kernel::calls;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
 use crate::locks::catalogue::ENTRIES;
@@ -88,21 +87,37 @@ struct FieldReport {
     turned_off: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Refusal {
     backend: &'static str,
     reason: String,
 }
 
-/// What the attached backends cannot see, whatever the kernel.
-const INVISIBLE: [&str; 6] = [
-    "readers that spin on the sequence count of mount_lock or rename_lock (path walks): they never enter a lock slow path",
-    "writers that win a rwsem by optimistic spinning: they leave before the tracepoint",
-    "the first waiter of a spinlock, unless paravirtual spinlocks queue at once: it spins on the pending bit",
-    "trylocks, and readers that steal a rwsem",
-    "spinlocks in guests without paravirtual spinlock support (virt_spin_lock): they never queue",
-    "mount calls of 32-bit programs",
-];
+/// What stays unseen, given what is attached.
+fn invisible(hooks: &[HookState]) -> Vec<&'static str> {
+    let attached = |name: &str| hooks.iter().any(|h| h.hook == name && h.backend.is_some());
+    let by_tracepoint = attached("contention_begin");
+    let mut lines = vec![
+        "readers that spin on the sequence count of mount_lock or rename_lock (path walks): they never enter a lock slow path",
+    ];
+    if by_tracepoint && !attached("rwsem_down_write_slowpath") {
+        lines.push(
+            "writers that win a rwsem by optimistic spinning: they leave before the tracepoint",
+        );
+    }
+    if by_tracepoint {
+        lines.extend([
+            "the first waiter of a spinlock, unless paravirtual spinlocks queue at once: it spins on the pending bit",
+            "spinlocks in guests without paravirtual spinlock support (virt_spin_lock): they never queue",
+            "readers that steal a rwsem",
+        ]);
+    } else if !attached("native_queued_spin_lock_slowpath") {
+        lines
+            .push("waits for spinlocks and rwlocks: the attached hooks see locks that sleep alone");
+    }
+    lines.extend(["trylocks", "mount calls of 32-bit programs"]);
+    lines
+}
 
 /// Prints the report; whether lock waits can be measured at all.
 ///
@@ -122,7 +137,7 @@ pub fn run(settings: &Settings, request: Request) -> anyhow::Result<bool> {
         text.push('\n');
         text
     } else {
-        render(&report)
+        render::text(&report)
     };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;
     Ok(report.refused.is_none())
@@ -143,6 +158,7 @@ fn examine(
         Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.layout().bytes())),
         Err(error) => (Vec::new(), Some(format!("{error:#}")), None),
     };
+    let invisible = if refused.is_some() { Vec::new() } else { invisible(&hooks) };
     let Facts { topology, kernel, resolutions, fields, btf, .. } = &facts;
     // When nothing attaches, one reason stands for everything.
     let limits = if refused.is_some() { Vec::new() } else { limits::limits(&facts, &hooks) };
@@ -165,7 +181,7 @@ fn examine(
         arrays_bytes,
         fields: fields.all().map(field_report).collect(),
         limits,
-        invisible: INVISIBLE.to_vec(),
+        invisible,
     })
 }
 
@@ -206,120 +222,4 @@ fn field_report(known: Known<'_>) -> FieldReport {
         unknown: known.offset.err().map(str::to_owned),
         turned_off: known.without.filter(|_| known.offset.is_err()),
     }
-}
-
-fn render(report: &Report) -> String {
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "kernel {}, {} possible CPUs, {} possible NUMA nodes, BTF {}",
-        report.kernel,
-        report.cpus,
-        report.numa_nodes,
-        if report.btf { "present" } else { "absent" },
-    );
-    let _ = if report.capabilities_missing.is_empty() {
-        writeln!(out, "capabilities: all that lockprof can use")
-    } else {
-        writeln!(out, "capabilities missing: {}", report.capabilities_missing.join(", "))
-    };
-
-    let _ =
-        writeln!(out, "\n{:<18} {:<8} {:<9} {:<11} SYMBOL", "LOCK", "WATCHED", "KIND", "FOUND BY");
-    for lock in &report.locks {
-        let how = lock.method.unwrap_or(if lock.absent { "(absent)" } else { "(not found)" });
-        let what = match (&lock.symbol, &lock.address, &lock.unresolved) {
-            (Some(symbol), Some(address), _) => &format!("{symbol} at {address}"),
-            (Some(text), None, _) | (None, _, Some(text)) => text,
-            (None, _, None) => "",
-        };
-        let _ = writeln!(
-            out,
-            "{:<18} {:<8} {:<9} {how:<11} {what}",
-            lock.lock,
-            if lock.watched { "yes" } else { "no" },
-            lock.kind.as_deref().unwrap_or("-"),
-        );
-    }
-
-    if let Some(refused) = &report.refused {
-        let _ = writeln!(out, "\nnothing attached: {refused}");
-    } else {
-        let _ = writeln!(out, "\n{:<18} BACKEND", "HOOK");
-        for hook in &report.hooks {
-            let _ = writeln!(out, "{:<18} {}", hook.hook, how_hooked(hook));
-        }
-    }
-    if let Some(bytes) = report.arrays_bytes {
-        let _ = writeln!(
-            out,
-            "\nkernel arrays: {} KiB, {:.1} KiB for each possible CPU",
-            bytes.div_ceil(1024),
-            bytes_per_cpu_kib(bytes, report.cpus)
-        );
-    }
-    fields(&mut out, &report.fields);
-    if !report.limits.is_empty() {
-        let _ = writeln!(out, "\nnot measured here:");
-    }
-    for limit in &report.limits {
-        // Reasons stand above, with the lock, hook or field.
-        let _ = match &limit.remedy {
-            Some(remedy) => writeln!(out, "- {}; it takes {remedy}", limit.what),
-            None => writeln!(out, "- {}", limit.what),
-        };
-    }
-    let _ = writeln!(out, "\nwhat stays invisible:");
-    for line in &report.invisible {
-        let _ = writeln!(out, "- {line}");
-    }
-    out
-}
-
-/// The backend of a hook, and what was refused before it.
-fn how_hooked(hook: &HookReport) -> String {
-    if hook.absent {
-        let call = hook.hook.trim_start_matches("sys_");
-        let since = calls::since(call).map(|v| format!(", Linux {v} has it")).unwrap_or_default();
-        return format!("-  (this kernel has no {call}{since})");
-    }
-    let refused: Vec<_> =
-        hook.refused.iter().map(|r| format!("{}: {}", r.backend, r.reason)).collect();
-    if refused.is_empty() {
-        return hook.backend.to_owned();
-    }
-    format!("{}  ({})", hook.backend, refused.join("; "))
-}
-
-/// How many fields are known, and those that are not, by reason.
-fn fields(out: &mut String, fields: &[FieldReport]) {
-    let known = fields.iter().filter(|f| f.offset.is_some()).count();
-    let _ = writeln!(out, "\nfields of kernel structures: {known} of {} known", fields.len());
-    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for field in fields {
-        let Some(why) = field.unknown.as_deref() else { continue };
-        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
-            Some((_, names)) => names.push(field.field),
-            None => reasons.push((why, vec![field.field])),
-        }
-    }
-    for (why, names) in reasons {
-        let off: BTreeSet<_> = fields
-            .iter()
-            .filter(|f| names.contains(&f.field))
-            .filter_map(|f| f.turned_off)
-            .collect();
-        let off = if off.is_empty() {
-            "nothing reads them yet".to_owned()
-        } else {
-            format!("hence {}", off.into_iter().collect::<Vec<_>>().join("; "))
-        };
-        let names = if names.len() == fields.len() { "all".to_owned() } else { names.join(", ") };
-        let _ = writeln!(out, "- {names}: {why}; {off}");
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn bytes_per_cpu_kib(bytes: u64, cpus: u32) -> f64 {
-    bytes as f64 / 1024.0 / f64::from(cpus)
 }

@@ -36,13 +36,13 @@ pub fn render(snapshot: &Snapshot, limits: &[Limit]) -> String {
 const TIMES_HEADER: &str = "     COUNT      TOTAL       MEAN        P50        P99        MAX";
 
 fn locks(out: &mut String, snapshot: &Snapshot) {
-    let _ = writeln!(out, "\n{:<18} {:<6} {:>4} {TIMES_HEADER}", "LOCK WAITS", "MODE", "NODE");
+    let _ = writeln!(out, "\n{:<18} {:<10} {:>4} {TIMES_HEADER}", "LOCK WAITS", "MODE", "NODE");
     let mut rows: Vec<_> = snapshot.locks.iter().filter(|row| row.waits.count != 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.waits.sum_ns));
     for row in &rows {
         let _ = writeln!(
             out,
-            "{:<18} {:<6} {:>4} {}",
+            "{:<18} {:<10} {:>4} {}",
             row.lock,
             row.mode,
             row.numa_node,

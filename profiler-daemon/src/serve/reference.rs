@@ -55,9 +55,10 @@ and in another only in the next.
 const BLIND: &str = "
 ## What is not seen
 
-The lock waits come from the kernel tracepoints `contention_begin` and `contention_end` (Linux 5.19 and later). \
-They fire on the slow paths of locks, and some ways to lose time on a lock do not pass there. None of what \
-follows is in the figures above.
+The lock waits come from the kernel tracepoints `contention_begin` and `contention_end` (Linux 5.19 and later), \
+or, where a kernel has none, from hooks on the entry and the return of the slow paths (`fentry`, `kprobe`; see \
+`lockprof_hook_attached`). Some ways to lose time on a lock do not pass there. None of what follows is in the \
+figures above, but where the last column says so. `lockprof doctor` lists what applies to the machine.
 
 | not seen | why | what it means for the figures |
 |---|---|---|
@@ -65,13 +66,17 @@ follows is in the figures above.
 writer is active. They spin in their own code. | `mount_lock` shows the waits of those who take the spinlock \
 inside the seqlock. Path lookups that retry show as CPU time in `path_init`. |
 | Writers that win by optimistic spinning | A writer of a rwsem may spin while the owner runs on another CPU, and \
-take the lock before it would queue. | Short write waits are missing for `namespace_sem`. The longer the hold, the \
-fewer: a writer that gives up spinning queues and is seen. |
+take the lock before it would queue. | Where fentry attaches to `rwsem_down_write_slowpath`, these waits are in \
+mode `optimistic`. Elsewhere short write waits are missing for `namespace_sem`. The longer the hold, the fewer: a \
+writer that gives up spinning queues and is seen. |
 | Readers that steal a rwsem | A reader may take the lock in the slow path without queueing. | No time is lost, but \
 the acquisition does not count as a wait. |
 | The first waiter of a spinlock | It sets the pending bit and spins on it; only those after it queue. With \
 paravirtual spinlocks the first one may queue at once. | With two contenders, waits on spinlocks are missing; from \
-three on they show. |
+three on they show. By fentry on the slow paths the first one shows too. |
+| Spinning waits by kprobe | A return probe does not tell which lock was waited for, and an interrupt may wait in the \
+middle of a wait. | Where kprobes are the backend, spinlocks and rwlocks show no waits. The kernel has a limited number \
+of return probes at a time; a wait whose return it missed counts as `unmatched_begin` or `task_gone`. |
 | Guests with `virt_spin_lock()` | A guest without paravirtual spinlocks falls back to test-and-set. | Spinlock waits \
 are missing altogether. |
 | Trylocks | A failed try does not wait. | Loops around a trylock do not show. |

@@ -17,8 +17,9 @@ const KNOWN_LOCK: Label = Label {
 };
 const MODE: Label = Label {
     name: "mode",
-    about: "How the waiter wanted the lock",
-    bound: "`read`, `write`, `spin`, `mutex`; fixed by the kind of the lock",
+    about: "How the waiter wanted the lock; `optimistic` is a writer of a rwsem that got it by spinning, without \
+            queueing",
+    bound: "`read`, `write`, `spin`, `mutex`, `optimistic`; fixed by the kind of the lock and by what is hooked",
 };
 const NUMA_NODE: Label = Label {
     name: "numa_node",
@@ -116,7 +117,8 @@ pub const REASONS: &[(&str, &str)] = &[
     ),
     (
         "recursion_miss",
-        "The kernel skipped a program because it was already running on that CPU. It does not say which lock \
+        "The kernel skipped a program because it was already running on that CPU (counted since Linux 5.12). \
+         It does not say which lock \
          the skipped event was about. A wait for a watched lock of which one event was skipped also counts as \
          `unmatched_end` or `unmatched_begin`; if those stand still, no such wait was half seen.",
     ),
@@ -134,7 +136,10 @@ pub const METRICS: &[Metric] = &[
         note: "Every watched lock is there from the first scrape. An acquisition without contention is no wait \
                and is not counted. `_count` and `_sum` are exact. Waits that ended without the lock (see \
                `lockprof_lock_waits_failed_total`) are included. Waits still in flight are not: see \
-               `lockprof_lock_waiters`.",
+               `lockprof_lock_waiters`. No wait is in two modes: `write` are the writers that queued, \
+               `optimistic` those that did not have to, and only where `rwsem_down_write_slowpath` is hooked \
+               beside the tracepoints. Where the slow paths are hooked instead of the tracepoints, `write` has \
+               both.",
         rows: |s| lock_rows(s, |l| Figure::Times(&l.waits)),
     },
     Metric {

@@ -1,0 +1,149 @@
+//! The text of a report.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::{FieldReport, HookReport, Refusal, Report};
+use crate::kernel::calls;
+
+/// The report as `doctor` prints it.
+pub(super) fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "kernel {}, {} possible CPUs, {} possible NUMA nodes, BTF {}",
+        report.kernel,
+        report.cpus,
+        report.numa_nodes,
+        if report.btf { "present" } else { "absent" },
+    );
+    let _ = if report.capabilities_missing.is_empty() {
+        writeln!(out, "capabilities: all that lockprof can use")
+    } else {
+        writeln!(out, "capabilities missing: {}", report.capabilities_missing.join(", "))
+    };
+
+    let _ =
+        writeln!(out, "\n{:<18} {:<8} {:<9} {:<11} SYMBOL", "LOCK", "WATCHED", "KIND", "FOUND BY");
+    for lock in &report.locks {
+        let how = lock.method.unwrap_or(if lock.absent { "(absent)" } else { "(not found)" });
+        let what = match (&lock.symbol, &lock.address, &lock.unresolved) {
+            (Some(symbol), Some(address), _) => &format!("{symbol} at {address}"),
+            (Some(text), None, _) | (None, _, Some(text)) => text,
+            (None, _, None) => "",
+        };
+        let _ = writeln!(
+            out,
+            "{:<18} {:<8} {:<9} {how:<11} {what}",
+            lock.lock,
+            if lock.watched { "yes" } else { "no" },
+            lock.kind.as_deref().unwrap_or("-"),
+        );
+    }
+
+    if let Some(refused) = &report.refused {
+        let _ = writeln!(out, "\nnothing attached: {refused}");
+    } else {
+        hooks(&mut out, &report.hooks);
+    }
+    if let Some(bytes) = report.arrays_bytes {
+        let _ = writeln!(
+            out,
+            "\nkernel arrays: {} KiB, {:.1} KiB for each possible CPU",
+            bytes.div_ceil(1024),
+            bytes_per_cpu_kib(bytes, report.cpus)
+        );
+    }
+    fields(&mut out, &report.fields);
+    if !report.limits.is_empty() {
+        let _ = writeln!(out, "\nnot measured here:");
+    }
+    for limit in &report.limits {
+        // Reasons stand above, with the lock, hook or field.
+        let _ = match &limit.remedy {
+            Some(remedy) => writeln!(out, "- {}; it takes {remedy}", limit.what),
+            None => writeln!(out, "- {}", limit.what),
+        };
+    }
+    if !report.invisible.is_empty() {
+        let _ = writeln!(out, "\nwhat stays invisible:");
+    }
+    for line in &report.invisible {
+        let _ = writeln!(out, "- {line}");
+    }
+    out
+}
+
+/// The hooks with their backends, then why better ones were refused, each reason
+/// once.
+fn hooks(out: &mut String, hooks: &[HookReport]) {
+    let width = hooks.iter().map(|hook| hook.hook.len()).max().unwrap_or(0);
+    let _ = writeln!(out, "\n{:<width$} BACKEND", "HOOK");
+    let mut refusals: Vec<(&Refusal, Vec<&str>)> = Vec::new();
+    for hook in hooks {
+        if hook.absent {
+            let what = hook.hook.trim_start_matches("sys_");
+            let since = calls::since(what);
+            let since = since.map(|v| format!(", Linux {v} has it")).unwrap_or_default();
+            let _ = writeln!(out, "{:<width$} -  (this kernel has no {what}{since})", hook.hook);
+            continue;
+        }
+        let _ = writeln!(out, "{:<width$} {}", hook.hook, hook.backend);
+        for refusal in &hook.refused {
+            match refusals.iter_mut().find(|(known, _)| *known == refusal) {
+                Some((_, names)) => names.push(&hook.hook),
+                None => refusals.push((refusal, vec![&hook.hook])),
+            }
+        }
+    }
+    if !refusals.is_empty() {
+        let _ = writeln!(out, "\nbackends that were refused:");
+    }
+    let present = |call: bool| {
+        hooks.iter().filter(|h| !h.absent && h.hook.starts_with("sys_") == call).count()
+    };
+    for (refusal, names) in refusals {
+        let calls = names.iter().filter(|name| name.starts_with("sys_")).count();
+        let names = if calls == names.len() && calls == present(true) && calls > 1 {
+            "all mount calls".to_owned()
+        } else if calls == 0 && names.len() == present(false) && names.len() > 1 {
+            "all lock waits".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let _ = writeln!(out, "- {} for {names}: {}", refusal.backend, refusal.reason);
+    }
+}
+
+/// How many fields are known, and those that are not, by reason.
+fn fields(out: &mut String, fields: &[FieldReport]) {
+    let known = fields.iter().filter(|f| f.offset.is_some()).count();
+    let _ = writeln!(out, "\nfields of kernel structures: {known} of {} known", fields.len());
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for field in fields {
+        let Some(why) = field.unknown.as_deref() else { continue };
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, names)) => names.push(field.field),
+            None => reasons.push((why, vec![field.field])),
+        }
+    }
+    for (why, names) in reasons {
+        let off: BTreeSet<_> = fields
+            .iter()
+            .filter(|f| names.contains(&f.field))
+            .filter_map(|f| f.turned_off)
+            .collect();
+        let off = if off.is_empty() {
+            "nothing reads them yet".to_owned()
+        } else {
+            format!("hence {}", off.into_iter().collect::<Vec<_>>().join("; "))
+        };
+        let names = if names.len() == fields.len() { "all".to_owned() } else { names.join(", ") };
+        let _ = writeln!(out, "- {names}: {why}; {off}");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+fn bytes_per_cpu_kib(bytes: u64, cpus: u32) -> f64 {
+    bytes as f64 / 1024.0 / f64::from(cpus)
+}
