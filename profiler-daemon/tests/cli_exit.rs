@@ -19,6 +19,8 @@ fn wrong_arguments_exit_with_2() {
         &["storm", "--duration", "10"],
         &["stat", "--duration", "1s", "--", "true"],
         &["daemon", "--listen", "localhost"],
+        &["doctor", "--backend", "waits=tracepoint"],
+        &["stat", "--backend", "fentry", "--backend", "calls=kprobe"],
         &[],
     ] {
         let output = lockprof(args);

@@ -184,10 +184,9 @@ pub struct LockArgs {
 /// How to hook the kernel.
 #[derive(Args, Clone, Debug, Default)]
 pub struct HookArgs {
-    /// Hook the kernel in this way alone (repeatable): waits=NAME, calls=NAME, or NAME for both
-    /// where both have it [waits: auto, tp_btf, raw_tp, fentry, kprobe; calls: auto, fentry,
-    /// kprobe, tracepoint]
-    #[arg(long, value_name = "[FAMILY=]NAME")]
+    /// Hook the kernel in this way alone: waits=NAME, calls=NAME, or NAME for both (repeatable)
+    /// [waits: auto, tp_btf, raw_tp, fentry, kprobe; calls: auto, fentry, kprobe, tracepoint]
+    #[arg(long, value_name = "NAME")]
     pub backend: Vec<Choice>,
 }
 

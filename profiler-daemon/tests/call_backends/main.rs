@@ -135,6 +135,11 @@ fn lost(window: &Snapshot) -> u64 {
     of_calls.map(|row| row.count).sum()
 }
 
+/// Programs that the kernel did not start.
+fn skipped(window: &Snapshot) -> u64 {
+    window.dropped.iter().filter(|row| row.reason == "recursion_miss").map(|row| row.count).sum()
+}
+
 /// Returns when nothing on this machine has made a mount call for a third of a
 /// second, or after a minute of asking.
 fn wait_for_quiet(session: &Session) {
@@ -162,16 +167,19 @@ fn counts_a_storm(backend: CallBackend, test: &str) {
         .find_map(|line| serde_json::from_str(line).ok().filter(has_mounts))
         .unwrap_or_else(|| panic!("the storm prints a summary: {said}"));
 
-    let lost = lost(&window);
+    let (lost, skipped) = (lost(&window), skipped(&window));
     if backend != CallBackend::Kprobe {
-        // kretprobes have room for some calls only.
-        assert_eq!(lost, 0, "{:?}", window.dropped);
+        // kretprobes have room for some calls only. The others lose what the
+        // kernel skips: a program that is under way on the CPU, in a task that
+        // was preempted there.
+        assert!(lost <= skipped, "{:?}", window.dropped);
     }
     for (call, made) in [("mount", "mounts"), ("umount2", "umounts")] {
         let made = summary[made].as_u64().expect("a count");
         let rows = || window.syscalls.iter().filter(|row| row.syscall == call);
         let counted: u64 = rows().map(|row| row.calls.count - row.errors).sum();
-        assert!(made > 0 && counted + lost >= made, "{call}: counted {counted}, made {made}");
+        assert!(made > 0, "the storm makes no {call}");
+        assert!(counted + lost + skipped >= made, "{call}: {counted} of {made}, lost {lost}");
         let waited: u64 = rows().filter_map(|row| row.lock_wait_ns.get("namespace_sem")).sum();
         assert!(waited > 0, "no {call} waited for namespace_sem");
     }

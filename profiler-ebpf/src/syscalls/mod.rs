@@ -8,12 +8,14 @@
 //! with fexit and kprobe with kretprobe, [`tracepoint`] the per-syscall
 //! tracepoints. One call has one backend at a time.
 //!
-//! What interrupts what: tracepoint and kprobe programs run with preemption
-//! off; fentry and fexit programs stay on their CPU, but on a preemptible kernel
-//! another task may run there in the middle of one
-//! (`__bpf_prog_enter_recur` in kernel/bpf/trampoline.c disables migration
-//! alone). The kernel does not run the same program twice at once on a CPU, so
-//! what a call has to itself needs no care; what calls share takes atomics.
+//! What interrupts what: kprobe programs run with preemption off, and tracepoint
+//! programs did to Linux 6.19. On 7.2 those (`trace_call_bpf_faultable` in
+//! kernel/trace/bpf_trace.c), and fentry and fexit programs ever since
+//! `migrate_disable` no longer implies it, stay on their CPU, but another task
+//! may run there in the middle of one. The kernel does not start a program that
+//! is under way on the CPU, and counts that it did not: so what a call, or an
+//! exit program, has to itself needs no care, and what calls share takes
+//! atomics.
 
 mod function;
 mod tracepoint;

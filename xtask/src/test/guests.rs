@@ -277,7 +277,8 @@ impl Built {
     fn build(guests: &[Guest]) -> Result<Self> {
         let mut cargo = shell::cargo();
         cargo
-            .args(["test", "--release", "--locked", "--package", "profiler-daemon", "--no-run"])
+            .args(["test", "--profile", "tests", "--locked", "--package", "profiler-daemon"])
+            .arg("--no-run")
             .arg("--message-format=json-render-diagnostics");
         for guest in guests {
             for file in &guest.files {

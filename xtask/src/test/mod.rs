@@ -178,7 +178,8 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
     // the figures of another.
     let mut integration = shell::cargo();
     integration
-        .args(["test", "--release", "--locked", "--package", "profiler-daemon", "--test", "*"])
+        .args(["test", "--profile", "tests", "--locked", "--package", "profiler-daemon"])
+        .args(["--test", "*"])
         .args(["--no-fail-fast", "--", "--test-threads=1"]);
     step("integration tests on this kernel", "integration", Kind::Tests, integration);
     steps

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::keys::{KEYS, LOCK_KEYS};
 use super::*;
 use crate::cli::{LogFormat, LogLevel};
+use crate::hooks::backend::{CallBackend, WaitBackend};
 use crate::locks::LockKind;
 
 fn errors(text: &str) -> Vec<String> {
@@ -72,6 +73,9 @@ fn every_key_reaches_its_setting() {
         disable = ["tasklist_lock", "mount_lock"]
         [resolve]
         system_map = "/boot/System.map"
+        [hooks]
+        waits = "raw_tp"
+        calls = "kprobe"
         [limits]
         tasks_in_flight = 0x1_000
         [[lock]]
@@ -89,6 +93,8 @@ fn every_key_reaches_its_setting() {
     assert_eq!(settings.locks.enable, ["sb_lock"]);
     assert_eq!(settings.locks.disable, ["tasklist_lock", "mount_lock"]);
     assert_eq!(settings.locks.system_map.as_deref(), Some(Path::new("/boot/System.map")));
+    assert_eq!(settings.backends.waits, Some(WaitBackend::RawTp));
+    assert_eq!(settings.backends.calls, Some(CallBackend::Kprobe));
     assert_eq!(settings.tasks_in_flight, Some(4096));
     let kinds: Vec<_> = settings.locks.custom.iter().map(|lock| lock.kind).collect();
     assert_eq!(kinds, [LockKind::Rwsem, LockKind::Mutex]);
@@ -151,6 +157,19 @@ fn a_value_out_of_bounds_is_told_the_bounds() {
              \"127.0.0.1:9723\", found \"localhost\"",
             "f.toml:3: `log.format`: expected \"auto\", \"human\" or \"json\", found \"xml\"",
             "f.toml:5: `limits.tasks_in_flight`: expected an integer from 64 to 4194304, found 63",
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_backend_is_told_those_of_its_family() {
+    assert_eq!(
+        errors("[hooks]\nwaits = \"tracepoint\"\ncalls = \"raw_tp\""),
+        [
+            "f.toml:2: `hooks.waits`: expected \"auto\", \"tp_btf\", \"raw_tp\", \"fentry\" or \
+             \"kprobe\", found \"tracepoint\"",
+            "f.toml:3: `hooks.calls`: expected \"auto\", \"fentry\", \"kprobe\" or \"tracepoint\", \
+             found \"raw_tp\"",
         ]
     );
 }

@@ -59,7 +59,7 @@ const HOOK: Label = Label {
 const BACKEND: Label = Label {
     name: "backend",
     about: "How it is observed",
-    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `tracepoint`), `none`",
+    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`), `none`",
 };
 const REASON: Label = Label {
     name: "reason",
@@ -120,7 +120,9 @@ pub const REASONS: &[(&str, &str)] = &[
         "The kernel skipped a program because it was already running on that CPU (counted since Linux 5.12). \
          It does not say which lock \
          the skipped event was about. A wait for a watched lock of which one event was skipped also counts as \
-         `unmatched_end` or `unmatched_begin`; if those stand still, no such wait was half seen.",
+         `unmatched_end` or `unmatched_begin`; if those stand still, no such wait was half seen. Programs of \
+         mount calls are skipped while a task that was preempted on that CPU is in the middle of the same one; \
+         the call then is missing, and mostly counts as `unmatched_syscall` too.",
     ),
     ("task_gone", "A wait or call in flight was dropped because its task no longer exists."),
 ];
