@@ -361,20 +361,9 @@ mod tests {
         }
     }
 
-    fn outcome(ended: Ended, steps: Vec<StepResult>) -> Outcome {
-        Outcome {
-            ended,
-            complaints: Vec::new(),
-            release: Some("6.12".into()),
-            steps,
-            console: PathBuf::new(),
-            took: Duration::ZERO,
-        }
-    }
-
     #[test]
     fn tests_and_skips_carry_the_name_of_their_file_and_doctor_is_no_test() {
-        let done = outcome(
+        let done = Outcome::example(
             Ended::Verdict(3),
             vec![
                 step("doctor", Some(3), "{}", ""),
@@ -389,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_was_not_run_to_its_end_failed_and_so_did_the_guest() {
-        let done = outcome(
+        let done = Outcome::example(
             Ended::TimedOut(Duration::from_secs(9)),
             vec![step("exact", None, "test counts ... ", "")],
         );
@@ -402,9 +391,9 @@ mod tests {
     #[test]
     fn a_file_without_a_test_failed() {
         let none = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored;\n";
-        let done = outcome(Ended::Verdict(0), vec![step("exact", Some(0), none, "")]);
+        let done = Outcome::example(Ended::Verdict(0), vec![step("exact", Some(0), none, "")]);
         assert_eq!(count(&plan_of(&["exact"]), &done).failed, 1);
-        let died = outcome(Ended::Verdict(139), vec![step("exact", Some(139), "", "")]);
+        let died = Outcome::example(Ended::Verdict(139), vec![step("exact", Some(139), "", "")]);
         let counts = count(&plan_of(&["exact"]), &died);
         assert_eq!(counts.failures, ["exact::exit status 139"]);
     }

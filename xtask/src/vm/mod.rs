@@ -95,7 +95,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let plan = Plan { steps: vec![step], collect: None };
     let contents = Contents { lockprof, ..Contents::default() };
     let guest = Guest {
-        name: "command",
+        // Several may run at once.
+        name: &format!("command-{}", std::process::id()),
         kernel: &kernel.image,
         machine,
         accelerator,
@@ -128,6 +129,9 @@ fn verdict(outcome: &Outcome, console_was_shown: bool) -> ExitCode {
     match (outcome.failure(), &outcome.ended) {
         (None, Ended::Verdict(status)) => {
             eprintln!("vm: exit status {status} after {:.0} s", outcome.took.as_secs_f64());
+            // Logs are for runs that went wrong; those of this one have a name
+            // that no later run takes again.
+            outcome.remove_logs();
             ExitCode::from(u8::try_from(*status).unwrap_or(1))
         }
         (why, _) => {

@@ -95,11 +95,35 @@ pub(crate) struct Outcome {
     pub(crate) steps: Vec<StepResult>,
     /// The kernel's console.
     pub(crate) console: PathBuf,
+    /// What QEMU itself said.
+    qemu: PathBuf,
     /// From the start of QEMU to its end.
     pub(crate) took: Duration,
 }
 
 impl Outcome {
+    /// An outcome as a test wants it.
+    #[cfg(test)]
+    pub(crate) fn example(ended: Ended, steps: Vec<StepResult>) -> Self {
+        Self {
+            ended,
+            complaints: Vec::new(),
+            release: Some("6.12".into()),
+            steps,
+            console: PathBuf::new(),
+            qemu: PathBuf::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// Removes the logs, of a run that went well.
+    pub(crate) fn remove_logs(&self) {
+        for file in [&self.console, &self.qemu] {
+            // It does not matter if they are gone already.
+            let _ = fs::remove_file(file);
+        }
+    }
+
     /// Why the run failed whatever its programs say; none if the kernel stayed
     /// well and all steps were run.
     pub(crate) fn failure(&self) -> Option<String> {
@@ -142,10 +166,11 @@ pub(crate) fn run(
     let (console, file) = shell::log_file(&format!("vm-{}", guest.name))?;
     drop(file);
     let (errors, errors_file) = shell::log_file(&format!("vm-{}-qemu", guest.name))?;
-    let initramfs = Temporary(shell::scratch().join(format!("vm-{}.cpio", guest.name)));
-    image::write(&initramfs.0, guest.contents, guest.plan)?;
+    let image = shell::scratch().join(format!("vm-{}.cpio", guest.name));
+    let mut initramfs = Some(Temporary(image.clone()));
+    image::write(&image, guest.contents, guest.plan)?;
 
-    let files = Files { kernel: guest.kernel, initramfs: &initramfs.0, console: &console };
+    let files = Files { kernel: guest.kernel, initramfs: &image, console: &console };
     let mut command = Command::new(qemu()?);
     command
         .args(machine::arguments(&guest.machine, guest.accelerator, &files))
@@ -171,6 +196,10 @@ pub(crate) fn run(
         {
             break Some(Ended::Broken(format!("{error:#}")));
         }
+        if state.release.is_some() {
+            // The guest has it all; what is killed now leaves nothing behind.
+            initramfs = None;
+        }
         for line in console_tail.lines()? {
             if state.listen(&line, &mut watcher) {
                 deadline = deadline.min(Instant::now() + LAST_WORDS);
@@ -195,6 +224,7 @@ pub(crate) fn run(
         Some(_) => None,
     };
     drop(qemu);
+    drop(initramfs);
     for line in console_tail.rest()? {
         state.listen(&line, &mut watcher);
     }
@@ -207,6 +237,7 @@ pub(crate) fn run(
         release: state.release,
         steps: state.steps,
         console,
+        qemu: errors,
         took: start.elapsed(),
     })
 }
@@ -349,14 +380,8 @@ mod tests {
     use crate::vm::frames;
 
     fn outcome(state: State, ended: Ended) -> Outcome {
-        Outcome {
-            ended,
-            complaints: state.complaints,
-            release: state.release,
-            steps: state.steps,
-            console: PathBuf::new(),
-            took: Duration::ZERO,
-        }
+        let State { complaints, release, steps, .. } = state;
+        Outcome { complaints, release, ..Outcome::example(ended, steps) }
     }
 
     fn fed(frames: &[(Kind, &str)]) -> State {

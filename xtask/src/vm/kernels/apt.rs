@@ -61,7 +61,8 @@ impl Archive {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        let keys = mirror.signed_by.map_or_else(String::new, |keys| format!(" signed-by={keys}"));
+        let keys = mirror.signed_by.or_else(debian_keyring);
+        let keys = keys.map_or_else(String::new, |keys| format!(" signed-by={keys}"));
         let source =
             format!("deb [target=Packages arch=amd64{keys}] {} {suite} main\n", mirror.uri);
         for (name, text) in [("sources.list", source), ("apt.conf", configuration(&this.folder))] {
@@ -160,6 +161,17 @@ fn mirror() -> Result<Mirror> {
              the package debian-archive-keyring)"
         )
     })
+}
+
+/// The keys that every suite of Debian is signed with, from the package
+/// debian-archive-keyring. `apt-get indextargets` need not
+/// tell which keys a source names (2.6 does not), and the machine's trusted keys
+/// need not have these.
+fn debian_keyring() -> Option<String> {
+    ["pgp", "gpg"]
+        .map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"))
+        .into_iter()
+        .find(|file| Path::new(file).is_file())
 }
 
 /// The first target of a whole Debian suite: not security, not updates.
