@@ -64,12 +64,21 @@ fn kprobe_and_fentry_agree_on_the_slow_paths() {
     let Some(fentry) = session_by(TEST, WaitBackend::Fentry) else { return };
     let Some(kprobe) = session_by(TEST, WaitBackend::Kprobe) else { return };
     let [by_fentry, by_kprobe] = compare([&fentry, &kprobe]);
+    // Of waits whose return the kernel did not probe, as more tasks waited than it
+    // has probes for, it is counted that they were left behind.
+    let lost = |reason: &str| -> u64 {
+        by_kprobe.dropped.iter().filter(|row| row.reason == reason).map(|row| row.count).sum()
+    };
+    let mut missed_at_most = lost("unmatched_begin") + lost("task_gone");
+    println!("kprobe: {missed_at_most} waits left behind");
     for lock in &fentry.watch().locks {
         for mode in lock.kind.modes() {
             let [fentry, kprobe] =
                 [&by_fentry, &by_kprobe].map(|window| count(window, &lock.name, &[*mode]));
             if lock.kind.sleeps() {
-                same(&format!("{}, {mode}", lock.name), fentry, kprobe);
+                let missed = fentry.saturating_sub(kprobe).min(missed_at_most);
+                missed_at_most -= missed;
+                same(&format!("{}, {mode}", lock.name), fentry, kprobe + missed);
             } else {
                 assert_eq!(kprobe, 0, "{}: kprobes see nothing of it", lock.name);
             }

@@ -56,7 +56,7 @@ fn exact(test: &str, backend: WaitBackend) {
     // or a hypervisor, may come between the two programs' looks at the clock.
     let mut disturbed = Vec::new();
     for _ in 0..ATTEMPTS {
-        match compare(&session, &witness, &locks) {
+        match compare(&session, &witness, &locks, backend) {
             Ok(()) => return,
             Err(difference) => disturbed.push(difference),
         }
@@ -66,7 +66,12 @@ fn exact(test: &str, backend: WaitBackend) {
 
 /// Makes waits and compares what both saw of them; times that differ are an
 /// error, everything else that differs a panic.
-fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Result<(), String> {
+fn compare(
+    session: &Session,
+    witness: &Witness,
+    locks: &[ResolvedLock],
+    backend: WaitBackend,
+) -> Result<(), String> {
     // A wait that one of the two saw begin and the other did not would spoil
     // the comparison: everything before this moment is left out.
     settle(session);
@@ -93,8 +98,9 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
         .map(|(now, before)| (now.0 - before.0, now.1 - before.1))
         .collect();
 
-    figures_fit(&window);
+    figures_fit(&window, backend);
     handoffs_fit(&window);
+    let mut missed = 0;
     let all_ns: u64 = theirs.iter().map(|(_, total_ns)| total_ns).sum();
     let mut differences = Vec::new();
     for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
@@ -108,6 +114,10 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
             lock.name
         );
         println!("{line}");
+        if backend == WaitBackend::Kprobe && my_count < count {
+            missed += count - my_count;
+            continue;
+        }
         assert_eq!(my_count, count, "waits for {}", lock.name);
         // The two programs read the clock at two moments. Waiters of a mutex
         // that get it by spinning wait for a microsecond, of which a thousandth
@@ -122,20 +132,35 @@ fn compare(session: &Session, witness: &Witness, locks: &[ResolvedLock]) -> Resu
             differences.push(line);
         }
     }
+    let lost: u64 = LEFT_BEHIND.iter().map(|reason| dropped(&window, reason)).sum();
+    assert!(missed <= lost, "{missed} waits missed, {lost} counted as lost");
     if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
 }
 
+/// Losses of waits. Those of mount calls are not what is compared here.
+const OF_WAITS: [&str; 5] =
+    ["inflight_full", "spin_stack_full", "unmatched_end", "unmatched_begin", "clock_backwards"];
+
+/// Where waits are counted whose return the kernel did not probe: it has a few
+/// return probes for each function, and more tasks may wait than that.
+const LEFT_BEHIND: [&str; 2] = ["unmatched_begin", "task_gone"];
+
+fn dropped(window: &Snapshot, reason: &str) -> u64 {
+    window.dropped.iter().filter(|row| row.reason == reason).map(|row| row.count).sum()
+}
+
 /// Nothing was lost, and the figures of a row fit each other.
-fn figures_fit(window: &Snapshot) {
-    for row in &window.dropped {
+fn figures_fit(window: &Snapshot, backend: WaitBackend) {
+    for row in window.dropped.iter().filter(|row| row.count != 0) {
         println!("dropped: {} {}", row.reason, row.count);
-        // The kernel skips an event inside the running program, whichever lock
-        // it is about: an interrupt may contend on its own locks while one of
-        // ours is being booked. Had it been a watched lock, the other end of the
-        // wait would have been counted as unmatched.
-        if row.reason != "recursion_miss" {
-            assert_eq!(row.count, 0, "dropped: {}", row.reason);
-        }
+    }
+    // Not the events that the kernel skipped inside the running program, whichever
+    // lock they were about: an interrupt may contend on its own locks while one of
+    // ours is being booked. Had it been a watched lock, the other end of the wait
+    // would have been counted as unmatched.
+    for reason in OF_WAITS {
+        let allowed = backend == WaitBackend::Kprobe && LEFT_BEHIND.contains(&reason);
+        assert!(allowed || dropped(window, reason) == 0, "dropped: {reason}");
     }
     for row in &window.locks {
         let waits = &row.waits;

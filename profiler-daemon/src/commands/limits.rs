@@ -93,8 +93,12 @@ fn spin_waits(all: &mut Vec<Limit>, hooks: &[HookState]) {
     let kprobe = WaitBackend::Kprobe.name();
     if waits.any(|hook| hook.backend == Some(kprobe)) {
         all.push(Limit {
-            what: "waits for spinlocks are not seen".to_owned(),
-            why: "kprobes are set on the slow paths of locks that sleep alone".to_owned(),
+            what: "waits for spinlocks are not seen, and of many waits at once some are lost"
+                .to_owned(),
+            why: "kprobes are set on the slow paths of locks that sleep alone, and the kernel \
+                  probes the return of few tasks at a time in each (no more than there are CPUs, or twice \
+                  as many)"
+                .to_owned(),
             remedy: Some(
                 "the contention tracepoints (Linux 5.19), or fentry (CONFIG_DEBUG_INFO_BTF)"
                     .to_owned(),

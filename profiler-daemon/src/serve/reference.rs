@@ -75,8 +75,8 @@ the acquisition does not count as a wait. |
 paravirtual spinlocks the first one may queue at once. | With two contenders, waits on spinlocks are missing; from \
 three on they show. By fentry on the slow paths the first one shows too. |
 | Spinning waits by kprobe | A return probe does not tell which lock was waited for, and an interrupt may wait in the \
-middle of a wait. | Where kprobes are the backend, spinlocks and rwlocks show no waits. The kernel has a limited number \
-of return probes at a time; a wait whose return it missed counts as `unmatched_begin` or `task_gone`. |
+middle of a wait. | Where kprobes are the backend, spinlocks and rwlocks show no waits. Of each function the \
+kernel probes no more returns at a time than there are CPUs, or twice as many; a wait whose return it missed counts as `unmatched_begin` or `task_gone`. |
 | Guests with `virt_spin_lock()` | A guest without paravirtual spinlocks falls back to test-and-set. | Spinlock waits \
 are missing altogether. |
 | Trylocks | A failed try does not wait. | Loops around a trylock do not show. |

@@ -101,7 +101,10 @@ fn a_call_that_the_kernel_does_not_have_is_no_limit() {
 fn kprobes_see_no_spin_waits_and_tracepoints_do() {
     let facts = facts(DataSymbols::Listed, &[]);
     let with = |backend| limits(&facts, &[hook("rwsem_down_read_slowpath", Some(backend), "")]);
-    assert_eq!(whats(&with("kprobe")), ["waits for spinlocks are not seen", SETNS]);
+    assert_eq!(
+        whats(&with("kprobe")),
+        ["waits for spinlocks are not seen, and of many waits at once some are lost", SETNS]
+    );
     assert_eq!(whats(&with("tp_btf")), [SETNS]);
     // Mount calls by kprobe see what any backend sees.
     assert_eq!(whats(&limits(&facts, &[hook("sys_mount", Some("kprobe"), "")])), [SETNS]);
