@@ -15,7 +15,7 @@ use super::limits::{self, Limit};
 use super::redact::without_addresses;
 use super::session::{Facts, attach, gather};
 use crate::cli::Settings;
-use crate::hooks::HookState;
+use crate::hooks::{CONTENDED_RELEASE, HookState};
 use crate::kernel::calls;
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
@@ -251,6 +251,9 @@ fn render(report: &Report) -> String {
 
 /// The backend of a hook, and what was refused before it.
 fn how_hooked(hook: &HookReport) -> String {
+    if hook.absent && hook.hook == CONTENDED_RELEASE {
+        return format!("-  (this kernel has no lock:{}, Linux 7.2 has it)", hook.hook);
+    }
     if hook.absent {
         let call = hook.hook.trim_start_matches("sys_");
         let since = calls::since(call).map(|v| format!(", Linux {v} has it")).unwrap_or_default();
