@@ -162,6 +162,18 @@ pub(crate) fn acquired_by_writer(lock: &WatchEntry) {
     }
 }
 
+/// This task left the slow path of the rwsem at `address` as a reader, and may
+/// have done so without an event.
+#[inline(always)]
+pub(crate) fn acquired_by_reader(address: u64) {
+    if let Some(lock) = arrays::watched(address)
+        && observed(&lock)
+        && let Some(state) = state(&lock)
+    {
+        hold::acquired_shared(state, now, || rwsem(lock.address));
+    }
+}
+
 /// Whether anything is to be noted of `lock`. What is the same for every lock
 /// comes first, so that the verifier sees where nothing is.
 #[inline(always)]
@@ -208,8 +220,9 @@ fn holder(lock: &WatchEntry) -> Holder {
     if task == 0 {
         return Holder::Unknown;
     }
+    let pid = (task + offset!(task_pid)) as *const u32;
     // SAFETY: the helper refuses an address that it cannot read.
-    let pid = unsafe { bpf_probe_read_kernel((task + offset!(task_pid)) as *const u32) };
+    let pid = unsafe { bpf_probe_read_kernel(pid) };
     pid.map_or(Holder::Unknown, Holder::Task)
 }
 

@@ -185,13 +185,16 @@ fn attach_waits(
                     Ok(()) => slow_path::attach_optimistic(ebpf, btf),
                     Err(why) => slow_path::optimistic_refused(why),
                 });
-                hooks.extend(match (abilities.contended_release, owner_fields) {
-                    (Some(true), Ok(_)) if watch.holds.is_empty() => None,
-                    (Some(true), Ok(_)) => Some(holds::attach(ebpf, btf, backends)),
-                    (Some(true), Err(why)) => Some(holds::refused(why)),
-                    (Some(false), _) => Some(holds::absent()),
-                    (None, _) => None,
-                });
+                match (abilities.contended_release, owner_fields) {
+                    (Some(true), Ok(_)) if watch.holds.is_empty() => {}
+                    (Some(true), Ok(_)) => {
+                        hooks.push(holds::attach(ebpf, btf, backends));
+                        hooks.push(slow_path::attach_readers(ebpf, btf));
+                    }
+                    (Some(true), Err(why)) => hooks.push(holds::refused(why)),
+                    (Some(false), _) => hooks.push(holds::absent()),
+                    (None, _) => {}
+                }
                 return hooks;
             }
             // One reason for each backend: those of the second tracepoint are the

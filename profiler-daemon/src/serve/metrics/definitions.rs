@@ -236,8 +236,9 @@ pub const METRICS: &[Metric] = &[
         unit: None,
         labels: &[LOCK],
         note: "The tracepoint comes after the release, so that the lock may have another holder by then; or the \
-               holder acquired the lock unseen, by spinning or a trylock, while others were queued; or somebody \
-               gave up waiting. Nothing is guessed then. With this counter, the holds of \
+               holder acquired the lock unseen while others were queued: by a trylock, or, where fentry cannot be \
+               attached, a writer by spinning or a reader by going ahead of the queue, which readers that come \
+               back at once do often; or somebody gave up waiting. Nothing is guessed then. With this counter, the holds of \
                `lockprof_lock_contended_hold_seconds` and the releases by one of several readers are all events \
                of the tracepoint.",
         rows: |s| {
