@@ -59,6 +59,8 @@ fn contended_holds_are_measured_or_counted_as_unmeasured_and_none_is_longer_than
         let events = theirs[index] - theirs_before[index];
         let rows = || window.holds.iter().filter(|row| row.lock == lock.name);
         let Some(releases) = window.releases.iter().find(|row| row.lock == lock.name) else {
+            // Some kernels let spinlocks tell as well.
+            println!("{}: {events} releases, none of them looked at", lock.name);
             assert!(!lock.kind.sleeps(), "{} has no releases", lock.name);
             assert_eq!(rows().count(), 0, "{}", lock.name);
             continue;
