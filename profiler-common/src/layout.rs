@@ -30,6 +30,9 @@ pub mod maps {
     pub const TASKS: &str = "TASKS";
     /// [`CallState`](super::CallState), by the number of the task's slot.
     pub const CALLS: &str = "CALLS";
+    /// [`HoldSeries`](super::HoldSeries), CPU-major: `cpu * holds + series`; one
+    /// entry where holds are not observed.
+    pub const HOLDS: &str = "HOLDS";
     /// [`ErrnoSlot`](super::ErrnoSlot).
     pub const ERRNOS: &str = "ERRNOS";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
@@ -104,6 +107,43 @@ pub struct SyscallSeries {
 
 const _: () = assert!(size_of::<SyscallSeries>() == 29 * CACHE_LINE);
 
+/// Buckets of the histogram of holds: those of a system call.
+pub const HOLD_BUCKETS: usize = SYSCALL_BUCKETS;
+/// Buckets of [`histogram`] that are one in that of holds.
+pub const HOLD_FLOOR: usize = SYSCALL_FLOOR;
+
+/// Bucket of a hold of `value_ns`; below [`HOLD_BUCKETS`].
+#[inline(always)]
+pub const fn hold_bucket_index(value_ns: u64) -> usize {
+    syscall_bucket_index(value_ns)
+}
+
+/// Counters and histogram of the time that a lock was held in one mode while
+/// others were queued, on one CPU; `started` and `finished` as in
+/// [`WaitSeries`], of contended releases of every kind.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct HoldSeries {
+    /// Releases whose booking has begun.
+    pub started: u64,
+    /// Releases whose booking is complete.
+    pub finished: u64,
+    /// Time held, in ns.
+    pub sum_ns: u64,
+    /// Longest hold, in ns.
+    pub max_ns: u64,
+    /// Releases after a hold of unknown length. As their mode is not known, the
+    /// first series of a lock has them all.
+    pub unmeasured: u64,
+    /// Releases by a reader while other readers held on; in the first series of
+    /// a lock.
+    pub one_of_readers: u64,
+    /// Holds by [`hold_bucket_index`].
+    pub buckets: [u64; HOLD_BUCKETS],
+}
+
+const _: () = assert!(size_of::<HoldSeries>() == 29 * CACHE_LINE);
+
 /// A mount call in flight, beside its task's slot.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -131,8 +171,10 @@ pub struct CpuState {
     pub spins: SpinStack,
     /// Losses, by [`Drop`].
     pub drops: [u64; DROPS],
+    /// Contended releases booked on this CPU.
+    pub releases: u64,
     #[doc(hidden)]
-    pub pad: [u64; 12 - DROPS],
+    pub pad: [u64; 11 - DROPS],
 }
 
 const _: () = assert!(size_of::<CpuState>() == 3 * CACHE_LINE);
@@ -184,8 +226,10 @@ pub const DROP_NAMES: [&str; DROPS] = [
 pub struct LockState {
     /// NUMA node of the last contended acquirer plus 1; 0 before the first.
     pub last_node_plus_one: u64,
+    /// Who holds it and since when it is contended: see [`hold`](crate::hold).
+    pub hold: u64,
     #[doc(hidden)]
-    pub pad: [u64; 7],
+    pub pad: [u64; 6],
 }
 
 const _: () = assert!(size_of::<LockState>() == CACHE_LINE);
@@ -266,11 +310,28 @@ pub struct Layout {
     pub task_nsproxy: u32,
     /// Offset of `mnt_ns` in `nsproxy`, in bytes.
     pub nsproxy_mnt_ns: u32,
+    /// Series of holds of all watched locks together; 0 where holds are not
+    /// observed.
+    pub holds: u32,
     #[doc(hidden)]
-    pub pad: [u32; 2],
+    pub pad: [u32; 1],
 }
 
 const _: () = assert!(size_of::<Layout>() == CACHE_LINE);
+
+/// Where a lock says who holds it, as read-only data: offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerFields {
+    /// Of `count` in `rw_semaphore`.
+    pub rwsem_count: u32,
+    /// Of `owner` in `rw_semaphore`.
+    pub rwsem_owner: u32,
+    /// Of `owner` in `mutex`.
+    pub mutex_owner: u32,
+    /// Of `pid` in `task_struct`.
+    pub task_pid: u32,
+}
 
 const WORDS_PER_LINE: u32 = (CACHE_LINE / size_of::<u64>()) as u32;
 
@@ -291,7 +352,8 @@ impl Layout {
             tasks_group: GROUP,
             task_nsproxy: 0,
             nsproxy_mnt_ns: 0,
-            pad: [0; 2],
+            holds: 0,
+            pad: [0; 1],
         }
     }
 
@@ -308,7 +370,7 @@ impl Layout {
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self) -> [(&'static str, u32, usize); 9] {
+    pub const fn arrays(&self) -> [(&'static str, u32, usize); 10] {
         [
             (maps::WAITS, self.cpus * self.series, size_of::<WaitSeries>()),
             (maps::SYSCALLS, self.cpus * SYSCALLS as u32, size_of::<SyscallSeries>()),
@@ -318,6 +380,7 @@ impl Layout {
             (maps::LOCKS, self.locks, size_of::<LockState>()),
             (maps::TASKS, self.tasks_mask + 1, size_of::<Line<u64>>()),
             (maps::CALLS, (self.tasks_mask + 1) * SLOTS as u32, size_of::<CallState>()),
+            (maps::HOLDS, self.cpus * self.holds, size_of::<HoldSeries>()),
             (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
         ]
     }
@@ -337,6 +400,8 @@ const fn lines(tasks: u32) -> u32 {
 mod plain_data {
     // SAFETY: `repr(C)`, integers only, no implicit padding.
     unsafe impl aya::Pod for super::Layout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::OwnerFields {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::watch::WatchEntry {}
     // SAFETY: as above.

@@ -8,6 +8,7 @@
 
 pub mod flags;
 pub mod histogram;
+pub mod hold;
 pub mod inflight;
 pub mod layout;
 pub mod spin_stack;

@@ -23,6 +23,9 @@ pub const SLEEPS: u8 = 1 << 1;
 /// Set in [`WatchEntry::traits`]: writers that get the lock by optimistic
 /// spinning, which the tracepoints do not see, are booked apart from others.
 pub const OPTIMISTIC: u8 = 1 << 2;
+/// Set in [`WatchEntry::traits`]: how long it is held is observed. It is a mutex
+/// or, if [`SHARED`], a rwsem.
+pub const HOLDS: u8 = 1 << 3;
 
 /// One watched lock.
 #[repr(C)]
@@ -35,10 +38,13 @@ pub struct WatchEntry {
     /// First series of the lock; writers of a [`SHARED`] lock use the next one,
     /// and [`OPTIMISTIC`] ones the third.
     pub series: u8,
-    /// [`SHARED`], [`SLEEPS`] and [`OPTIMISTIC`].
+    /// [`SHARED`], [`SLEEPS`], [`OPTIMISTIC`] and [`HOLDS`].
     pub traits: u8,
+    /// First series of its holds; those by writers of a [`SHARED`] lock use the
+    /// next one.
+    pub hold: u8,
     #[doc(hidden)]
-    pub pad: [u8; 5],
+    pub pad: [u8; 4],
 }
 
 const _: () = assert!(size_of::<WatchEntry>() == 16);

@@ -62,6 +62,8 @@ fn offsets_are_those_that_bpftool_tells() {
     for (field, structure) in [(Field::RwsemOwner, "rw_semaphore"), (Field::MutexOwner, "mutex")] {
         assert_eq!(fields.offset(field), locks.get(&(structure, "owner")).copied(), "{field:?}");
     }
+    let count = locks.get(&("rw_semaphore", "count")).copied();
+    assert_eq!(fields.offset(Field::RwsemCount), count);
 }
 
 /// Offsets in bytes by structure and member, from a raw dump: a structure's

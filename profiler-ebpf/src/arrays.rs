@@ -8,6 +8,8 @@ use aya_ebpf::helpers::generated::{bpf_get_numa_node_id, bpf_get_smp_processor_i
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use profiler_common::inflight::{self, Key, Line, Slot};
+#[cfg(not(feature = "no-compare-exchange"))]
+use profiler_common::layout::HoldSeries;
 use profiler_common::layout::{
     CallState, CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
 };
@@ -33,6 +35,9 @@ static TASKS: Array<Line<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(crate) static CALLS: Array<CallState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static ERRNOS: Array<ErrnoSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[cfg(not(feature = "no-compare-exchange"))]
+#[map]
+pub(crate) static HOLDS: Array<HoldSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static TEXT: Array<TextWindow> = Array::with_max_entries(1, 0);
 
@@ -50,11 +55,12 @@ pub(crate) static LAYOUT: Layout = Layout {
     tasks_group: 0,
     task_nsproxy: 0,
     nsproxy_mnt_ns: 0,
-    pad: [0; 2],
+    holds: 0,
+    pad: [0; 1],
 };
 #[unsafe(no_mangle)]
 static WATCH_TABLE: [WatchEntry; TABLE_LEN] =
-    [WatchEntry { address: 0, lock: 0, series: 0, traits: 0, pad: [0; 5] }; TABLE_LEN];
+    [WatchEntry { address: 0, lock: 0, series: 0, traits: 0, hold: 0, pad: [0; 4] }; TABLE_LEN];
 
 /// A field of the read-only [`LAYOUT`].
 macro_rules! layout {
@@ -86,7 +92,8 @@ pub(crate) fn watched(address: u64) -> Option<WatchEntry> {
             lock: (&raw const (*entry).lock).read_volatile(),
             series: (&raw const (*entry).series).read_volatile(),
             traits: (&raw const (*entry).traits).read_volatile(),
-            pad: [0; 5],
+            hold: (&raw const (*entry).hold).read_volatile(),
+            pad: [0; 4],
         })
     }
 }

@@ -88,6 +88,11 @@ pub(crate) use insertion::{claim, swap, unclaim};
 mod exchange {
     use core::intrinsics::{self, AtomicOrdering};
 
+    use profiler_common::hold::StateWord;
+    use profiler_common::inflight::Word;
+
+    use super::SharedWord;
+
     /// Writes `value` to the word at `word`, with a full barrier; what it held.
     ///
     /// # Safety
@@ -118,6 +123,33 @@ mod exchange {
     /// The word with this number is 0 again.
     #[inline(always)]
     pub(crate) const fn unclaim(_number: u32) {}
+
+    impl StateWord for SharedWord {
+        #[inline(always)]
+        fn load(&self) -> u64 {
+            Word::load(self)
+        }
+
+        #[inline(always)]
+        fn exchange(&self, old: u64, new: u64) -> bool {
+            // SAFETY: aligned and alive: it lies in an array that outlives the
+            // program.
+            let (_, exchanged) = unsafe {
+                intrinsics::atomic_cxchg::<
+                    u64,
+                    { AtomicOrdering::SeqCst },
+                    { AtomicOrdering::SeqCst },
+                >(self.0.get(), old, new)
+            };
+            exchanged
+        }
+
+        #[inline(always)]
+        fn set(&self, new: u64) {
+            // SAFETY: as above; an exchange, for its barrier.
+            unsafe { swap(self.0.get(), new) };
+        }
+    }
 }
 
 #[cfg(feature = "no-compare-exchange")]

@@ -8,6 +8,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 
 use crate::waits::{self, Programs};
+use crate::{arrays, holds};
 
 #[btf_tracepoint(function = "contention_begin")]
 fn contention_begin_btf(ctx: BtfTracePointContext) -> i32 {
@@ -43,11 +44,19 @@ fn arg(ctx: &impl EbpfContext, n: usize) -> u64 {
 /// `contention_begin(void *lock, unsigned int flags)`.
 #[inline(always)]
 fn begin(ctx: &impl EbpfContext) {
-    waits::begin(arg(ctx, 0), || arg(ctx, 1) as u32);
+    if let Some(lock) = arrays::watched(arg(ctx, 0)) {
+        let flags = arg(ctx, 1) as u32;
+        waits::begin_of(&lock, flags);
+        holds::queued(&lock, flags);
+    }
 }
 
 /// `contention_end(void *lock, int ret)`.
 #[inline(always)]
 fn end(ctx: &impl EbpfContext) {
-    waits::end(arg(ctx, 0), || arg(ctx, 1) as i32 != 0, Programs::One);
+    if let Some(lock) = arrays::watched(arg(ctx, 0)) {
+        let failed = arg(ctx, 1) as i32 != 0;
+        waits::end_of(&lock, failed, Programs::One);
+        holds::wait_ended(&lock, failed);
+    }
 }

@@ -11,6 +11,8 @@ mod arrays;
 mod atomic;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod contention;
+#[cfg(not(feature = "no-compare-exchange"))]
+mod holds;
 mod slow_path;
 mod syscalls;
 mod text;

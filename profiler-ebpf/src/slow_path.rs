@@ -120,6 +120,17 @@ fn optimistic_exit(ctx: FExitContext) -> i32 {
     0
 }
 
+/// Return of `rwsem_down_read_slowpath`, beside the tracepoints, which do not see
+/// a reader that goes ahead of those that are queued.
+#[cfg(not(feature = "no-compare-exchange"))]
+#[fexit]
+fn reader_exit(ctx: FExitContext) -> i32 {
+    if !Result::Pointer(3).failed(&ctx) {
+        crate::holds::acquired_by_reader(argument(&ctx, 0));
+    }
+    0
+}
+
 /// The same by probes.
 macro_rules! probed {
     ($enter:ident, $exit:ident, $flags:expr, $path:expr, $failed:expr) => {

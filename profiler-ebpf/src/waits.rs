@@ -38,8 +38,14 @@ pub(crate) enum Programs {
 #[inline(always)]
 pub(crate) fn begin(address: u64, contention_flags: impl FnOnce() -> u32) {
     if let Some(lock) = arrays::watched(address) {
-        let _ = try_begin(&lock, contention_flags());
+        begin_of(&lock, contention_flags());
     }
+}
+
+/// The same for a lock of the watch list.
+#[inline(always)]
+pub(crate) fn begin_of(lock: &WatchEntry, contention_flags: u32) {
+    let _ = try_begin(lock, contention_flags);
 }
 
 /// The same, unless waiters for it spin.
@@ -57,8 +63,14 @@ pub(crate) fn begin_if_it_sleeps(address: u64, contention_flags: u32) {
 #[inline(always)]
 pub(crate) fn end(address: u64, failed: impl FnOnce() -> bool, programs: Programs) {
     if let Some(lock) = arrays::watched(address) {
-        let _ = try_end(&lock, failed(), programs);
+        end_of(&lock, failed(), programs);
     }
+}
+
+/// The same for a lock of the watch list.
+#[inline(always)]
+pub(crate) fn end_of(lock: &WatchEntry, failed: bool, programs: Programs) {
+    let _ = try_end(lock, failed, programs);
 }
 
 /// A task wants the rwsem at `address` for itself and may get it by spinning.
@@ -78,7 +90,12 @@ pub(crate) fn end_optimistic(address: u64, failed: impl FnOnce() -> bool) {
     if let Some(lock) = arrays::watched(address)
         && let Some(series) = lock.optimistic_series()
     {
-        let _ = end_sleeping(|waited| waited == series, |_| lock.lock, failed());
+        let failed = failed();
+        let _ = end_sleeping(|waited| waited == series, |_| lock.lock, failed);
+        #[cfg(not(feature = "no-compare-exchange"))]
+        if !failed {
+            crate::holds::acquired_by_writer(&lock);
+        }
     }
 }
 

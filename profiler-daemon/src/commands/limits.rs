@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::redact::without_addresses;
 use super::session::Facts;
-use crate::hooks::HookState;
 use crate::hooks::backend::WaitBackend;
+use crate::hooks::{CONTENDED_RELEASE, HookState};
 use crate::locks::resolve::Unresolved;
 
 /// Something that is not measured on this kernel.
@@ -45,6 +45,7 @@ pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
     let mut all = Vec::new();
     locks(&mut all, facts);
     spin_waits(&mut all, hooks);
+    holds(&mut all, hooks);
     calls(&mut all, hooks);
     for off in facts.fields.turned_off() {
         all.push(Limit {
@@ -103,6 +104,20 @@ fn spin_waits(all: &mut Vec<Limit>, hooks: &[HookState]) {
                 "the contention tracepoints (Linux 5.19), or fentry (CONFIG_DEBUG_INFO_BTF)"
                     .to_owned(),
             ),
+        });
+    }
+}
+
+/// How long contended locks are held, where the kernel could tell.
+fn holds(all: &mut Vec<Limit>, hooks: &[HookState]) {
+    let refused = |hook: &&HookState| hook.backend.is_none() && !hook.absent;
+    let mut hooks = hooks.iter().filter(|hook| hook.hook == CONTENDED_RELEASE);
+    if let Some(hook) = hooks.find(refused) {
+        let why: Vec<_> = hook.refused.iter().map(|(b, why)| format!("{b}: {why}")).collect();
+        all.push(Limit {
+            what: "how long contended locks are held is not measured".to_owned(),
+            why: without_addresses(&why.join("; ")),
+            remedy: None,
         });
     }
 }

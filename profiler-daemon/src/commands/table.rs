@@ -20,6 +20,7 @@ pub fn render(snapshot: &Snapshot, limits: &[Limit]) -> String {
         if host.numa_nodes.len() > 1 { "nodes" } else { "node" },
     );
     locks(&mut out, snapshot);
+    holds(&mut out, snapshot);
     syscalls(&mut out, snapshot);
     inflight(&mut out, snapshot);
     lost(&mut out, snapshot);
@@ -58,6 +59,34 @@ fn locks(out: &mut String, snapshot: &Snapshot) {
     }
     if !quiet.is_empty() {
         let _ = writeln!(out, "no waits: {}", quiet.join(", "));
+    }
+}
+
+/// Where contended releases are observed and there were any.
+fn holds(out: &mut String, snapshot: &Snapshot) {
+    let mut rows: Vec<_> = snapshot.holds.iter().filter(|row| row.holds.count != 0).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.holds.sum_ns));
+    if !rows.is_empty() {
+        let _ = writeln!(out, "\n{:<18} {:<6} {:>4} {TIMES_HEADER}", "LOCK HOLDS", "MODE", "NODE");
+    }
+    for row in rows {
+        let _ = writeln!(
+            out,
+            "{:<18} {:<6} {:>4} {}",
+            row.lock,
+            row.mode,
+            row.numa_node,
+            times(&row.holds)
+        );
+    }
+    let unmeasured: Vec<_> = snapshot
+        .releases
+        .iter()
+        .filter(|row| row.unmeasured != 0)
+        .map(|row| format!("{} {}", row.lock, row.unmeasured))
+        .collect();
+    if !unmeasured.is_empty() {
+        let _ = writeln!(out, "contended holds of unknown length: {}", unmeasured.join(", "));
     }
 }
 

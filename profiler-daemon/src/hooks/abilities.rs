@@ -6,7 +6,7 @@ use aya::{Btf, BtfError, Ebpf, EbpfLoader};
 
 use super::backend::{Backends, WaitBackend};
 use super::programs::{LoadError, chain, find, load_error};
-use super::{object, slow_path};
+use super::{holds, object, slow_path};
 
 /// What the kernel can do.
 pub struct Abilities {
@@ -17,6 +17,9 @@ pub struct Abilities {
     /// Whether writers that get a rwsem by spinning can be seen beside the
     /// tracepoints; if not, the reason.
     pub(super) optimistic: Result<(), String>,
+    /// Whether the kernel has `lock:contended_release`; `None` if that cannot be
+    /// told, or is not to be used.
+    pub(super) contended_release: Option<bool>,
     pub(super) backends: Backends,
 }
 
@@ -40,7 +43,12 @@ impl Abilities {
         } else {
             fentry(&mut ebpf, btf.as_ref())
         };
-        Ok(Self { btf, compare_exchange, optimistic, backends })
+        let contended_release = if allow_tracepoints(backends) && compare_exchange.is_ok() {
+            holds::present(&mut ebpf, btf.as_ref())
+        } else {
+            None
+        };
+        Ok(Self { btf, compare_exchange, optimistic, contended_release, backends })
     }
 
     /// Whether writers that get a rwsem by spinning have a series of their own.

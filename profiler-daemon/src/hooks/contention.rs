@@ -64,7 +64,7 @@ fn detach(ebpf: &mut Ebpf) {
     }
 }
 
-fn load_btf(
+pub(super) fn load_btf(
     ebpf: &mut Ebpf,
     program: &str,
     tracepoint: &str,
@@ -76,12 +76,12 @@ fn load_btf(
     program.load(tracepoint, btf).map_err(|error| chain(&error))
 }
 
-fn attach_btf(ebpf: &mut Ebpf, program: &str) -> Result<(), String> {
+pub(super) fn attach_btf(ebpf: &mut Ebpf, program: &str) -> Result<(), String> {
     let program: &mut BtfTracePoint = find(ebpf, program)?;
     program.attach().map(drop).map_err(|error| chain(&error))
 }
 
-fn attach_raw(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), String> {
+pub(super) fn attach_raw(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), String> {
     let program: &mut RawTracePoint = find(ebpf, program)?;
     program.load().map_err(|error| chain(&error))?;
     program.attach(tracepoint).map(drop).map_err(|error| chain(&error))

@@ -11,6 +11,7 @@ mod absent;
 pub mod backend;
 mod claims;
 mod contention;
+mod holds;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod object;
@@ -21,6 +22,7 @@ mod watch_list;
 
 pub use self::abilities::Abilities;
 pub use self::claims::Claims;
+pub use self::holds::CONTENDED_RELEASE;
 pub use self::programs::{LoadError, Programs, Sizes};
 pub use self::watch_list::{Series, WatchList};
 

@@ -7,10 +7,12 @@ use aya::maps::{Map, MapData};
 use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
-use profiler_common::layout::{Layout, maps};
+use profiler_common::layout::{Layout, OwnerFields, maps};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
-use super::{Abilities, Claims, HookState, WatchList, absent, contention, slow_path, syscalls};
+use super::{
+    Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
+};
 use crate::kernel::fields::{Field, Fields};
 
 /// How large the arrays have to be.
@@ -75,9 +77,15 @@ impl Programs {
         sizes: Sizes,
         fields: &Fields,
     ) -> Result<Self, LoadError> {
-        let layout = layout(watch, sizes, fields);
-        let mut ebpf = load(abilities.object()?, watch, &layout, abilities.btf.as_ref().ok())?;
-        let mut hooks = attach_waits(&mut ebpf, &abilities, watch);
+        let mut layout = layout(watch, sizes, fields);
+        let owner_fields = holds::owner_fields(fields);
+        if let (Some(true), Ok(_)) = (abilities.contended_release, &owner_fields) {
+            layout.holds = u32::try_from(watch.holds.len()).unwrap_or(u32::MAX);
+        }
+        let btf = abilities.btf.as_ref().ok();
+        let owners = owner_fields.clone().unwrap_or_default();
+        let mut ebpf = load(abilities.object()?, watch, &layout, &owners, btf)?;
+        let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
                 .iter()
@@ -160,7 +168,12 @@ impl Programs {
 
 /// Attaches what shows lock waits: the tracepoints, with what they miss beside
 /// them, or the slow paths.
-fn attach_waits(ebpf: &mut Ebpf, abilities: &Abilities, watch: &WatchList) -> Vec<HookState> {
+fn attach_waits(
+    ebpf: &mut Ebpf,
+    abilities: &Abilities,
+    watch: &WatchList,
+    owner_fields: &Result<OwnerFields, String>,
+) -> Vec<HookState> {
     let (btf, backends) = (abilities.btf.as_ref(), &abilities.backends);
     let mut refused = Vec::new();
     match &abilities.compare_exchange {
@@ -171,6 +184,16 @@ fn attach_waits(ebpf: &mut Ebpf, abilities: &Abilities, watch: &WatchList) -> Ve
                     Ok(()) => slow_path::attach_optimistic(ebpf, btf),
                     Err(why) => slow_path::optimistic_refused(why),
                 });
+                match (abilities.contended_release, owner_fields) {
+                    (Some(true), Ok(_)) if watch.holds.is_empty() => {}
+                    (Some(true), Ok(_)) => {
+                        hooks.push(holds::attach(ebpf, btf, backends));
+                        hooks.push(slow_path::attach_readers(ebpf, btf));
+                    }
+                    (Some(true), Err(why)) => hooks.push(holds::refused(why)),
+                    (Some(false), _) => hooks.push(holds::absent()),
+                    (None, _) => {}
+                }
                 return hooks;
             }
             // One reason for each backend: those of the second tracepoint are the
@@ -219,6 +242,7 @@ fn load(
     object: &[u8],
     watch: &WatchList,
     layout: &Layout,
+    owners: &OwnerFields,
     btf: Option<&Btf>,
 ) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
@@ -228,6 +252,8 @@ fn load(
     loader
         .btf(btf)
         .override_global("LAYOUT", layout, true)
+        // Not in the object for kernels without a compare-exchange.
+        .override_global("OWNER_FIELDS", owners, false)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)

@@ -101,6 +101,10 @@ pub(super) const OPTIMISTIC: SlowPath = SlowPath {
     probes: None,
 };
 
+/// Function and program for readers of a rwsem that go ahead of those that are
+/// queued.
+const READERS: [&str; 2] = ["rwsem_down_read_slowpath", "reader_exit"];
+
 /// Why a slow path of a lock whose waiters spin has no probe.
 const SPINS: &str = "a return probe cannot tell which lock was waited for, and an interrupt may wait in the middle of a wait: spin waits need fentry (BTF)";
 
@@ -148,6 +152,23 @@ pub(super) fn optimistic_refused(why: &str) -> HookState {
 pub(super) fn attach_optimistic(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> HookState {
     let mut state = HookState::new(OPTIMISTIC.function);
     state.tried(WaitBackend::Fentry.name(), OPTIMISTIC.by_fentry(ebpf, btf));
+    state
+}
+
+/// Attaches what shows the readers of a rwsem that go ahead of those that are
+/// queued: they hold the lock, and the tracepoints have not seen them acquire it.
+pub(super) fn attach_readers(ebpf: &mut Ebpf, btf: Result<&Btf, &BtfError>) -> HookState {
+    let [function, program] = READERS;
+    let mut state = HookState::new(function);
+    let mut attached = || {
+        let btf = btf.map_err(|error| {
+            format!("/sys/kernel/btf/vmlinux cannot be read ({})", chain(error))
+        })?;
+        let program: &mut FExit = find(ebpf, program)?;
+        program.load(function, btf).map_err(|error| chain(&error))?;
+        program.attach().map(drop).map_err(|error| chain(&error))
+    };
+    state.tried(WaitBackend::Fentry.name(), attached());
     state
 }
 

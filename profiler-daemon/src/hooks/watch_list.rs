@@ -1,7 +1,7 @@
 //! The watch list: resolved locks laid out as series and as a filter table.
 
 use profiler_common::watch::{
-    MAX_SERIES, OPTIMISTIC, SHARED, SLEEPS, SeriesInfo, WatchEntry, WatchError, WatchTable,
+    HOLDS, MAX_SERIES, OPTIMISTIC, SHARED, SLEEPS, SeriesInfo, WatchEntry, WatchError, WatchTable,
     slow_path,
 };
 
@@ -23,6 +23,9 @@ pub struct WatchList {
     pub locks: Vec<ResolvedLock>,
     /// All series, those of a lock adjacent.
     pub series: Vec<Series>,
+    /// Locks whose waiters sleep, by the modes in which they are held: those
+    /// whose holders can be seen to release them.
+    pub holds: Vec<Series>,
     pub(super) table: WatchTable,
 }
 
@@ -56,6 +59,7 @@ impl WatchList {
         optimistic: bool,
     ) -> Result<Self, WatchListError> {
         let mut series = Vec::new();
+        let mut holds = Vec::new();
         let mut entries = Vec::new();
         for (index, lock) in locks.iter().enumerate() {
             let modes = lock.kind.modes();
@@ -63,12 +67,20 @@ impl WatchList {
             let sleeps = if lock.kind.sleeps() || realtime { SLEEPS } else { 0 };
             let spins_first = optimistic && lock.kind == LockKind::Rwsem;
             let optimistic = if spins_first { OPTIMISTIC } else { 0 };
+            let first_hold = u8::try_from(holds.len()).unwrap_or(u8::MAX);
+            // Real-time kernels build these locks in another way.
+            let held = lock.kind.sleeps() && !realtime;
+            if held {
+                holds.extend(modes.iter().map(|mode| Series { lock: index, mode: *mode }));
+            }
+            let held = if held { HOLDS } else { 0 };
             entries.push(WatchEntry {
                 address: lock.address,
                 lock: u8::try_from(index).map_err(|_| WatchListError::TooMany(locks.len()))?,
                 series: u8::try_from(series.len())
                     .map_err(|_| WatchListError::TooMany(locks.len()))?,
-                traits: shared | sleeps | optimistic,
+                traits: shared | sleeps | optimistic | held,
+                hold: first_hold,
                 ..WatchEntry::default()
             });
             series.extend(modes.iter().map(|mode| Series { lock: index, mode: *mode }));
@@ -86,7 +98,7 @@ impl WatchList {
             }
             WatchError::NoMultiplier => WatchListError::NoTable,
         })?;
-        Ok(Self { locks, series, table })
+        Ok(Self { locks, series, holds, table })
     }
 
     /// What a return probe needs to know of each series.
@@ -147,6 +159,25 @@ mod tests {
         let paths: Vec<_> =
             list.series_infos().iter().take(5).map(|i| (i.lock, i.slow_path)).collect();
         assert_eq!(paths, [(0, 1), (0, 2), (0, 0), (1, 3), (0, 0)], "no return probe spins");
+    }
+
+    #[test]
+    fn holds_are_of_locks_that_sleep() {
+        let locks = || {
+            vec![
+                lock("a", LockKind::Spinlock, 0x1000),
+                lock("b", LockKind::Mutex, 0x2000),
+                lock("c", LockKind::Rwsem, 0x3000),
+            ]
+        };
+        let list = WatchList::new(locks(), false, true).unwrap();
+        let holds: Vec<_> = list.holds.iter().map(|s| (s.lock, s.mode)).collect();
+        assert_eq!(holds, [(1, Mode::Mutex), (2, Mode::Read), (2, Mode::Write)]);
+        let entry = |address| *list.table.find(address).unwrap();
+        assert_eq!(entry(0x1000).traits & HOLDS, 0);
+        assert_eq!((entry(0x2000).traits & HOLDS, entry(0x2000).hold), (HOLDS, 0));
+        assert_eq!((entry(0x3000).traits & HOLDS, entry(0x3000).hold), (HOLDS, 1));
+        assert!(WatchList::new(locks(), true, true).unwrap().holds.is_empty());
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub enum Field {
     MountNamespaceInum,
     /// Mounts in a mount namespace.
     MountNamespaceMounts,
+    /// Who has a rwsem or is queued for it: flags and the number of readers
+    /// (kernel/locking/rwsem.c).
+    RwsemCount,
     /// Who holds a rwsem: a `task_struct` and flags (kernel/locking/rwsem.c).
     RwsemOwner,
     /// Who holds a mutex: a `task_struct` and flags (kernel/locking/mutex.c).
@@ -84,7 +87,7 @@ const SETNS: Option<&str> =
     Some("setns(fd, 0) into another mount namespace is not counted as a mount call");
 
 /// How many fields there are.
-const COUNT: usize = 9;
+const COUNT: usize = 10;
 
 /// The table.
 const TABLE: [Row; COUNT] = [
@@ -137,6 +140,12 @@ const TABLE: [Row; COUNT] = [
         without: None,
     },
     Row {
+        field: Field::RwsemCount,
+        name: "rw_semaphore.count",
+        places: &[Place { of: "rw_semaphore", path: "count.counter", holds: Holds::Integer(8) }],
+        without: None,
+    },
+    Row {
         field: Field::RwsemOwner,
         name: "rw_semaphore.owner",
         // With PREEMPT_RT both locks are built on an rt_mutex, whose owner word
@@ -180,6 +189,12 @@ impl Fields {
     pub fn offset(&self, field: Field) -> Option<u32> {
         let row = TABLE.iter().position(|row| row.field == field)?;
         self.offsets[row].as_ref().ok().copied()
+    }
+
+    /// Why the offset of a field is not known, with its name; `None` if it is.
+    pub fn unknown(&self, field: Field) -> Option<(&'static str, &str)> {
+        let row = TABLE.iter().position(|row| row.field == field)?;
+        self.offsets[row].as_ref().err().map(|why| (TABLE[row].name, why.as_str()))
     }
 
     /// The whole table.
@@ -300,6 +315,7 @@ mod tests {
             (Field::NsproxyMountNamespace, 24),
             (Field::MountNamespaceInum, 16),
             (Field::MountNamespaceMounts, 96),
+            (Field::RwsemCount, 0),
             (Field::RwsemOwner, 8),
             (Field::MutexOwner, 0),
         ];

@@ -2,7 +2,8 @@
 
 use profiler_common::histogram::BUCKETS;
 use profiler_common::layout::{
-    CpuState, Layout, SYSCALL_BUCKETS, SYSCALL_FLOOR, SyscallSeries, WaitSeries,
+    CpuState, HOLD_BUCKETS, HOLD_FLOOR, HoldSeries, Layout, SYSCALL_BUCKETS, SYSCALL_FLOOR,
+    SyscallSeries, WaitSeries,
 };
 use profiler_common::syscalls::SYSCALLS;
 
@@ -17,11 +18,33 @@ const RETRIES: usize = 1000;
 pub(super) struct Banks {
     waits: Mapping<WaitSeries>,
     calls: Mapping<SyscallSeries>,
+    /// Where releases are observed.
+    holds: Option<Mapping<HoldSeries>>,
     series: usize,
+    hold_series: usize,
     node_of_cpu: Vec<u32>,
-    /// Waits and calls booked on each CPU at the last read.
-    seen: Vec<(u64, u64)>,
+    /// What was booked on each CPU at the last read.
+    seen: Vec<Booked>,
     nodes: Vec<NodeTotals>,
+}
+
+/// How much was booked on a CPU.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Booked {
+    waits: u64,
+    calls: u64,
+    releases: u64,
+}
+
+/// Contended releases of a series on a node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holds {
+    /// Holds and their times.
+    pub(super) times: Times,
+    /// Releases after a hold of unknown length.
+    pub(super) unmeasured: u64,
+    /// Releases by a reader while other readers held on.
+    pub(super) one_of_readers: u64,
 }
 
 /// Waits of a series on a node.
@@ -43,27 +66,34 @@ struct NodeTotals {
     waits: Vec<Waits>,
     /// By system call: times, errors.
     calls: Vec<(Times, u64)>,
+    /// By series of holds.
+    holds: Vec<Holds>,
 }
 
 impl Banks {
     pub(super) fn new(
         waits: Mapping<WaitSeries>,
         calls: Mapping<SyscallSeries>,
+        holds: Option<Mapping<HoldSeries>>,
         layout: &Layout,
         node_of_cpu: &[u32],
     ) -> Self {
         let cpus = layout.cpus as usize;
         let series = layout.series as usize;
+        let hold_series = if holds.is_some() { layout.holds as usize } else { 0 };
         let totals = || NodeTotals {
             waits: vec![Default::default(); series],
             calls: vec![Default::default(); SYSCALLS],
+            holds: vec![Default::default(); hold_series],
         };
         Self {
             waits,
             calls,
+            holds,
             series,
+            hold_series,
             node_of_cpu: (0..cpus).map(|cpu| node_of_cpu.get(cpu).copied().unwrap_or(0)).collect(),
-            seen: vec![(0, 0); cpus],
+            seen: vec![Booked::default(); cpus],
             nodes: (0..layout.nodes.max(1)).map(|_| totals()).collect(),
         }
     }
@@ -88,17 +118,27 @@ impl Banks {
         self.nodes[node as usize].calls[call].clone()
     }
 
+    /// Contended releases of a series of holds on a node; `None` where they are
+    /// not observed.
+    pub(super) fn holds(&self, node: u32, series: usize) -> Option<&Holds> {
+        self.nodes[node as usize].holds.get(series)
+    }
+
     /// Brings the totals up to date.
     pub(super) fn refresh(&mut self, cpus: &Mapping<CpuState>) {
         let mut waits_moved = vec![false; self.nodes.len()];
         let mut calls_moved = vec![false; self.nodes.len()];
+        let mut releases_moved = vec![false; self.nodes.len()];
         for cpu in 0..self.seen.len() {
             let state = cpus.element(cpu);
             // SAFETY: fields of a mapped element.
-            let (waits, calls, node_plus_one) = unsafe {
+            let (booked, node_plus_one) = unsafe {
                 (
-                    load(&raw const (*state).waits),
-                    load(&raw const (*state).calls),
+                    Booked {
+                        waits: load(&raw const (*state).waits),
+                        calls: load(&raw const (*state).calls),
+                        releases: load(&raw const (*state).releases),
+                    },
                     load(&raw const (*state).node_plus_one),
                 )
             };
@@ -109,13 +149,15 @@ impl Banks {
                 let before = self.node_of_cpu[cpu] as usize;
                 waits_moved[before] = true;
                 calls_moved[before] = true;
+                releases_moved[before] = true;
                 self.node_of_cpu[cpu] = node;
-                self.seen[cpu] = (0, 0);
+                self.seen[cpu] = Booked::default();
             }
             let node = self.node_of_cpu[cpu] as usize;
-            waits_moved[node] |= waits != self.seen[cpu].0;
-            calls_moved[node] |= calls != self.seen[cpu].1;
-            self.seen[cpu] = (waits, calls);
+            waits_moved[node] |= booked.waits != self.seen[cpu].waits;
+            calls_moved[node] |= booked.calls != self.seen[cpu].calls;
+            releases_moved[node] |= booked.releases != self.seen[cpu].releases;
+            self.seen[cpu] = booked;
         }
         for node in 0..self.nodes.len() {
             if waits_moved[node] {
@@ -128,13 +170,19 @@ impl Banks {
                     self.nodes[node].calls[call] = self.sum_calls(node, call);
                 }
             }
+            if releases_moved[node] {
+                for series in 0..self.hold_series {
+                    self.nodes[node].holds[series] = self.sum_holds(node, series);
+                }
+            }
         }
     }
 
     /// CPUs of `node` on which anything was booked.
     fn cpus_of(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..self.seen.len())
-            .filter(move |cpu| self.node_of_cpu[*cpu] as usize == node && self.seen[*cpu] != (0, 0))
+        (0..self.seen.len()).filter(move |cpu| {
+            self.node_of_cpu[*cpu] as usize == node && self.seen[*cpu] != Booked::default()
+        })
     }
 
     fn sum_waits(&self, node: usize, series: usize) -> Waits {
@@ -160,6 +208,31 @@ impl Banks {
         }
         let [migrated, failed, handoffs_within_node] = sum.extra;
         Waits { times: sum.times(0), migrated, failed, handoffs_within_node }
+    }
+
+    fn sum_holds(&self, node: usize, series: usize) -> Holds {
+        let mut sum = Sum::new();
+        for cpu in self.cpus_of(node) {
+            let Some(holds) = &self.holds else { break };
+            let bank = holds.element(cpu * self.hold_series + series);
+            // SAFETY: fields of a mapped element.
+            unsafe {
+                sum.add(
+                    &raw const (*bank).started,
+                    &raw const (*bank).finished,
+                    &[
+                        &raw const (*bank).sum_ns,
+                        &raw const (*bank).max_ns,
+                        &raw const (*bank).unmeasured,
+                        &raw const (*bank).one_of_readers,
+                    ],
+                    (&raw const (*bank).buckets).cast(),
+                    HOLD_BUCKETS,
+                );
+            }
+        }
+        let [unmeasured, one_of_readers, _] = sum.extra;
+        Holds { times: sum.times(HOLD_FLOOR), unmeasured, one_of_readers }
     }
 
     fn sum_calls(&self, node: usize, call: usize) -> (Times, u64) {

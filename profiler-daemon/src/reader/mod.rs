@@ -22,10 +22,10 @@ use self::banks::Banks;
 use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
-use crate::hooks::{LoadError, Programs, Series, WatchList};
+use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, WatchList};
 use crate::snapshot::{
-    self, Dropped, Handoff, Hook, Host, LockWaits, Resolution, SCHEMA, Snapshot, SyscallCalls,
-    SyscallErrors,
+    self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, Releases, Resolution, SCHEMA,
+    Snapshot, SyscallCalls, SyscallErrors,
 };
 
 /// Why the arrays cannot be read.
@@ -58,6 +58,7 @@ pub struct Reader {
     hooks: Vec<Hook>,
     locks: Vec<String>,
     series: Vec<Series>,
+    hold_series: Vec<Series>,
     layout: Layout,
     cpus: Mapping<CpuState>,
     handoffs: Mapping<u64>,
@@ -96,10 +97,18 @@ impl Reader {
                 .find(|(n, _, _)| *n == name)
                 .map_or(0, |(_, entries, _)| *entries as usize)
         };
+        let mut releases = programs.hooks().iter().filter(|h| h.hook == CONTENDED_RELEASE);
+        let holds = if releases.any(|hook| hook.backend.is_some()) {
+            let entries = entries_of(maps::HOLDS);
+            Some(Mapping::read_only(maps::HOLDS, array(maps::HOLDS)?, entries)?)
+        } else {
+            None
+        };
         Ok(Self {
             hooks,
             locks: watch.locks.iter().map(|lock| lock.name.clone()).collect(),
             series: watch.series.clone(),
+            hold_series: watch.holds.clone(),
             cpus: Mapping::read_only(maps::CPUS, array(maps::CPUS)?, entries_of(maps::CPUS))?,
             handoffs: Mapping::read_only(
                 maps::HANDOFFS,
@@ -119,6 +128,7 @@ impl Reader {
                     array(maps::SYSCALLS)?,
                     entries_of(maps::SYSCALLS),
                 )?,
+                holds,
                 &layout,
                 &subject.node_of_cpu,
             ),
@@ -153,6 +163,8 @@ impl Reader {
                     oldest_ns,
                 })
                 .collect(),
+            holds: self.lock_holds(),
+            releases: self.releases(),
             handoffs: self.handoff_counts(),
             syscalls: self.syscall_calls(),
             syscall_errors: self.syscall_errors(),
@@ -175,6 +187,39 @@ impl Reader {
                     migrated: waits.migrated,
                     failed: waits.failed,
                 });
+            }
+        }
+        rows
+    }
+
+    fn lock_holds(&self) -> Vec<LockHolds> {
+        let mut rows = Vec::new();
+        for (index, series) in self.hold_series.iter().enumerate() {
+            for node in self.banks.nodes() {
+                let Some(holds) = self.banks.holds(node, index) else { continue };
+                rows.push(LockHolds {
+                    lock: self.locks[series.lock].clone(),
+                    mode: series.mode,
+                    numa_node: node,
+                    holds: holds.times.clone(),
+                });
+            }
+        }
+        rows
+    }
+
+    fn releases(&self) -> Vec<Releases> {
+        let mut rows: Vec<Releases> = Vec::new();
+        for (index, series) in self.hold_series.iter().enumerate() {
+            let lock = &self.locks[series.lock];
+            for holds in self.banks.nodes().filter_map(|node| self.banks.holds(node, index)) {
+                if rows.last().is_none_or(|row| row.lock != *lock) {
+                    rows.push(Releases { lock: lock.clone(), unmeasured: 0, one_of_readers: 0 });
+                }
+                if let Some(row) = rows.last_mut() {
+                    row.unmeasured += holds.unmeasured;
+                    row.one_of_readers += holds.one_of_readers;
+                }
             }
         }
         rows

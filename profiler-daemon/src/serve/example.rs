@@ -14,8 +14,8 @@ use super::process::Process;
 use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
-    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockWaits, NumaNode, Resolution, SCHEMA,
-    Snapshot, SyscallCalls, SyscallErrors, Times,
+    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, NumaNode, Releases,
+    Resolution, SCHEMA, Snapshot, SyscallCalls, SyscallErrors, Times,
 };
 
 /// When the counters of the example were zero.
@@ -86,6 +86,21 @@ pub(super) fn snapshot() -> Snapshot {
             InFlight { lock: "namespace_sem".into(), waiters: 3, oldest_ns: 5_000_000 },
             InFlight { lock: "mount_lock".into(), waiters: 0, oldest_ns: 0 },
         ],
+        holds: vec![
+            LockHolds {
+                lock: "namespace_sem".into(),
+                mode: Mode::Read,
+                numa_node: 0,
+                holds: times(&[12_000]),
+            },
+            LockHolds {
+                lock: "namespace_sem".into(),
+                mode: Mode::Write,
+                numa_node: 1,
+                holds: times(&[30_000, 800_000]),
+            },
+        ],
+        releases: vec![Releases { lock: "namespace_sem".into(), unmeasured: 1, one_of_readers: 2 }],
         handoffs: vec![Handoff {
             lock: "namespace_sem".into(),
             from_node: 0,
@@ -131,6 +146,7 @@ pub(super) fn snapshot() -> Snapshot {
         hooks: vec![
             hook("contention_begin", "tp_btf"),
             hook("contention_end", "tp_btf"),
+            hook("contended_release", "tp_btf"),
             hook("sys_mount", "tracepoint"),
             hook("sys_open_tree_attr", "none"),
         ],

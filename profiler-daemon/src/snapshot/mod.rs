@@ -31,6 +31,14 @@ pub struct Snapshot {
     pub locks: Vec<LockWaits>,
     /// Waits that had not ended, by lock.
     pub inflight: Vec<InFlight>,
+    /// How long contended locks were held, by lock, mode and NUMA node; empty
+    /// where the kernel does not tell.
+    #[serde(default)]
+    pub holds: Vec<LockHolds>,
+    /// Contended releases that ended no hold of known length, by lock; empty as
+    /// `holds`.
+    #[serde(default)]
+    pub releases: Vec<Releases>,
     /// From which node to which a contended lock went.
     pub handoffs: Vec<Handoff>,
     /// Mount system calls by name and NUMA node.
@@ -169,6 +177,37 @@ impl Times {
     }
 }
 
+/// Holds of one lock in one mode, while others were queued for it, that ended on
+/// one NUMA node.
+///
+/// A hold begins with the acquisition if others were queued then, else with the
+/// first that queues, and ends with the release. Readers hold a lock together,
+/// until the last of them releases it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockHolds {
+    /// Label value of the lock.
+    pub lock: String,
+    /// How it was held: `read`, `write` or `mutex`.
+    pub mode: Mode,
+    /// Where the holds ended.
+    pub numa_node: u32,
+    /// Holds and their times.
+    #[serde(flatten)]
+    pub holds: Times,
+}
+
+/// Releases of one lock, while others were queued for it, that are not in
+/// [`LockHolds`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Releases {
+    /// Label value of the lock.
+    pub lock: String,
+    /// After a hold of unknown length.
+    pub unmeasured: u64,
+    /// By a reader, while other readers held on.
+    pub one_of_readers: u64,
+}
+
 /// Waits for one lock that had not ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InFlight {
@@ -265,6 +304,20 @@ impl Snapshot {
                 now.waits = now.waits.since(&then.waits);
                 now.migrated = now.migrated.saturating_sub(then.migrated);
                 now.failed = now.failed.saturating_sub(then.failed);
+            }
+        }
+        for now in &mut window.holds {
+            let same = |e: &&LockHolds| {
+                e.lock == now.lock && e.mode == now.mode && e.numa_node == now.numa_node
+            };
+            if let Some(then) = earlier.holds.iter().find(same) {
+                now.holds = now.holds.since(&then.holds);
+            }
+        }
+        for now in &mut window.releases {
+            if let Some(then) = earlier.releases.iter().find(|e| e.lock == now.lock) {
+                now.unmeasured = now.unmeasured.saturating_sub(then.unmeasured);
+                now.one_of_readers = now.one_of_readers.saturating_sub(then.one_of_readers);
             }
         }
         for now in &mut window.handoffs {

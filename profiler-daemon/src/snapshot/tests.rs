@@ -24,6 +24,17 @@ fn snapshot(duration_ns: u64, values: &[u64]) -> Snapshot {
             failed: 0,
         }],
         inflight: vec![],
+        holds: vec![LockHolds {
+            lock: "namespace_sem".into(),
+            mode: Mode::Write,
+            numa_node: 0,
+            holds: times(values),
+        }],
+        releases: vec![Releases {
+            lock: "namespace_sem".into(),
+            unmeasured: values.len() as u64,
+            one_of_readers: 0,
+        }],
         handoffs: vec![],
         syscalls: vec![],
         syscall_errors: vec![],
@@ -56,6 +67,8 @@ fn a_window_without_waits_is_empty() {
     let window = now.since(&snapshot(10, &[100, 200]));
     assert_eq!(window.duration_ns, 10);
     assert_eq!(window.locks[0].waits, Times::default());
+    assert_eq!(window.holds[0].holds, Times::default());
+    assert_eq!(window.releases[0].unmeasured, 0);
     assert_eq!(window.dropped_total(), 0);
 }
 

@@ -128,6 +128,43 @@ const SLOW_PATHS: [&str; 9] = [
 /// The independent counter: see `profiler-ebpf/src/bin/witness.rs`.
 pub(crate) struct Witness(Ebpf);
 
+/// Addresses as the witness takes them.
+fn watched(addresses: &[u64]) -> [u64; 16] {
+    let mut watched = [0u64; 16];
+    watched[..addresses.len()].copy_from_slice(addresses);
+    watched
+}
+
+/// The independent counter of contended releases (Linux 7.2).
+pub(crate) struct ReleaseWitness(Ebpf);
+
+impl ReleaseWitness {
+    /// Counts contended releases of the locks at `addresses` from now on.
+    pub(crate) fn attach(addresses: &[u64]) -> Self {
+        let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
+        let btf = Btf::from_sys_fs().expect("this kernel has BTF");
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("ADDRESSES", &watched(addresses)[..], true)
+            .load(&object)
+            .expect("the witness loads");
+        let program: &mut BtfTracePoint =
+            ebpf.program_mut("witness_release").expect("it is there").try_into().expect("tp_btf");
+        program.load("contended_release", &btf).expect("the verifier takes it");
+        program.attach().expect("it attaches");
+        Self(ebpf)
+    }
+
+    /// Contended releases by lock in the order of the addresses.
+    pub(crate) fn counts(&self, locks: usize) -> Vec<u64> {
+        let counts: Array<&MapData, u64> =
+            self.0.map("RELEASES").expect("it is there").try_into().expect("an array");
+        (0..u32::try_from(locks).expect("few locks"))
+            .map(|lock| counts.get(&lock, 0).expect("in range"))
+            .collect()
+    }
+}
+
 impl Witness {
     /// Counts the waits for the locks at `addresses` that the contention
     /// tracepoints show, from now on; or why the kernel does not allow it.
@@ -159,8 +196,7 @@ impl Witness {
 
     fn load(addresses: &[u64]) -> Result<(Ebpf, Btf), String> {
         let object = std::fs::read(env!("LOCKPROF_WITNESS")).expect("the witness was built");
-        let mut watched = [0u64; 16];
-        watched[..addresses.len()].copy_from_slice(addresses);
+        let watched = watched(addresses);
         let read = |path: &str| std::fs::read_to_string(path).expect("procfs is mounted");
         let pid_max: u32 = read("/proc/sys/kernel/pid_max").trim().parse().expect("a number");
         let cpus = std::thread::available_parallelism().expect("CPUs").get();

@@ -37,6 +37,19 @@ static STARTS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static TOTALS: Array<[u64; 2]> = Array::with_max_entries(LOCKS as u32, BPF_F_MMAPABLE);
 
+/// Contended releases by lock.
+#[map]
+static RELEASES: Array<u64> = Array::with_max_entries(LOCKS as u32, BPF_F_MMAPABLE);
+
+#[btf_tracepoint(function = "contended_release")]
+fn witness_release(ctx: BtfTracePointContext) -> i32 {
+    if let Some(count) = lock_index(ctx.arg(0)).and_then(|lock| RELEASES.get_ptr_mut(lock)) {
+        // SAFETY: a live array element; shared, hence atomic.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
+    }
+    0
+}
+
 #[btf_tracepoint(function = "contention_begin")]
 fn witness_begin(ctx: BtfTracePointContext) -> i32 {
     let _ = begin(ctx.arg(0));

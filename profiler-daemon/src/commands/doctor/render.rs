@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{FieldReport, HookReport, Refusal, Report};
+use crate::hooks::CONTENDED_RELEASE;
 use crate::kernel::calls;
 
 /// The report as `doctor` prints it.
@@ -83,7 +84,7 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
     for hook in hooks {
         if hook.absent {
             let what = hook.hook.trim_start_matches("sys_");
-            let since = calls::since(what);
+            let since = if what == CONTENDED_RELEASE { Some("7.2") } else { calls::since(what) };
             let since = since.map(|v| format!(", Linux {v} has it")).unwrap_or_default();
             let _ = writeln!(out, "{:<width$} -  (this kernel has no {what}{since})", hook.hook);
             continue;
