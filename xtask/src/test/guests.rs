@@ -25,7 +25,7 @@ use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
 /// When a guest is stopped: several times what one takes.
-const TIMEOUT: Duration = Duration::from_secs(400);
+const TIMEOUT: Duration = Duration::from_secs(1000);
 
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
