@@ -45,7 +45,8 @@ fn an_unknown_symbol_of_a_users_lock_is_reported_and_the_rest_measured() {
     let output = lockprof(&["stat", "--config", path, "--duration", "100ms"]);
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(shown.contains("address unknown: mine"), "{shown}");
+    assert!(shown.contains("\nmine is not watched\n"), "{shown}");
+    assert!(shown.contains("no_such_symbol_here"), "{shown}");
     let output = lockprof(&["doctor", "--config", path]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("no_such_symbol_here"));
 }
