@@ -20,7 +20,7 @@ pub(super) struct File {
 /// All of them, in the order in which they are run.
 const FILES: &[File] = &[
     File { name: "inflight", threads: &[Threads::Single] },
-    File { name: "exact", threads: &[Threads::Single, Threads::Multi] },
+    File { name: "exact", threads: &[Threads::Multi] },
     File { name: "backends", threads: &[Threads::Multi] },
     File { name: "call_backends", threads: &[Threads::Single] },
     File { name: "fields", threads: &[Threads::Single] },
