@@ -76,6 +76,7 @@ fn compare(
     // the comparison: everything before this moment is left out.
     settle(session);
     let (mine_before, theirs_before) = (session.fresh_snapshot(), witness.totals(locks.len()));
+    let skipped_before = witness.skipped();
 
     let wanted = if common::emulated() { WAITS_EMULATED } else { WAITS };
     let mut waits = 0;
@@ -101,6 +102,15 @@ fn compare(
     figures_fit(&window, backend);
     handoffs_fit(&window);
     let mut missed = 0;
+    // A program on a function can be preempted, and the kernel then skips it for
+    // whoever enters the function on that CPU meanwhile. It counts what it skips,
+    // of lockprof's programs and of the other counter's.
+    let mut skipped = match backend {
+        WaitBackend::TpBtf | WaitBackend::RawTp => 0,
+        WaitBackend::Fentry | WaitBackend::Kprobe => {
+            dropped(&window, "recursion_miss") + (witness.skipped() - skipped_before)
+        }
+    };
     let all_ns: u64 = theirs.iter().map(|(_, total_ns)| total_ns).sum();
     let mut differences = Vec::new();
     for (lock, (count, total_ns)) in locks.iter().zip(theirs) {
@@ -118,7 +128,12 @@ fn compare(
             missed += count - my_count;
             continue;
         }
-        assert_eq!(my_count, count, "waits for {}", lock.name);
+        let differ = my_count.abs_diff(count);
+        assert!(differ <= skipped, "waits for {}: {my_count} and {count}", lock.name);
+        skipped -= differ;
+        if differ != 0 {
+            continue;
+        }
         // The two programs read the clock at two moments. Waiters of a mutex
         // that get it by spinning wait for a microsecond, of which a thousandth
         // is less than a clock can tell: they are held to what spinlocks are.
@@ -160,7 +175,11 @@ fn figures_fit(window: &Snapshot, backend: WaitBackend) {
     // would have been counted as unmatched.
     for reason in OF_WAITS {
         let allowed = backend == WaitBackend::Kprobe && LEFT_BEHIND.contains(&reason);
-        assert!(allowed || dropped(window, reason) == 0, "dropped: {reason}");
+        let skipped = match backend {
+            WaitBackend::TpBtf | WaitBackend::RawTp => 0,
+            WaitBackend::Fentry | WaitBackend::Kprobe => dropped(window, "recursion_miss"),
+        };
+        assert!(allowed || dropped(window, reason) <= skipped, "dropped: {reason}");
     }
     for row in &window.locks {
         let waits = &row.waits;

@@ -187,7 +187,7 @@ mod insertion {
     /// `word` points into a shared array, aligned.
     #[inline(always)]
     pub(crate) unsafe fn claim(word: *mut u64, number: u32, value: u64) -> bool {
-        if CLAIMS.insert(&number, &1, u64::from(BPF_NOEXIST)).is_err() {
+        if CLAIMS.insert(number, 1, u64::from(BPF_NOEXIST)).is_err() {
             return false;
         }
         // SAFETY: the caller's promise.
@@ -199,6 +199,6 @@ mod insertion {
     #[inline(always)]
     pub(crate) fn unclaim(number: u32) {
         // It is there: whoever wrote the word had claimed it.
-        let _ = CLAIMS.remove(&number);
+        let _ = CLAIMS.remove(number);
     }
 }

@@ -67,12 +67,12 @@ fn holds(out: &mut String, snapshot: &Snapshot) {
     let mut rows: Vec<_> = snapshot.holds.iter().filter(|row| row.holds.count != 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.holds.sum_ns));
     if !rows.is_empty() {
-        let _ = writeln!(out, "\n{:<18} {:<6} {:>4} {TIMES_HEADER}", "LOCK HOLDS", "MODE", "NODE");
+        let _ = writeln!(out, "\n{:<18} {:<10} {:>4} {TIMES_HEADER}", "LOCK HOLDS", "MODE", "NODE");
     }
     for row in rows {
         let _ = writeln!(
             out,
-            "{:<18} {:<6} {:>4} {}",
+            "{:<18} {:<10} {:>4} {}",
             row.lock,
             row.mode,
             row.numa_node,
@@ -155,8 +155,10 @@ fn lost(out: &mut String, snapshot: &Snapshot) {
         .iter()
         .filter(|d| d.count != 0)
         .map(|d| match d.reason.as_str() {
-            // The kernel does not say which lock a skipped event was about.
-            "recursion_miss" => format!("{} {} (most likely of other locks)", d.reason, d.count),
+            // The kernel does not say what a skipped event was about.
+            "recursion_miss" => {
+                format!("{} {} (of any lock or call, watched or not)", d.reason, d.count)
+            }
             _ => format!("{} {}", d.reason, d.count),
         })
         .collect();

@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
+use super::backend::WaitBackend;
 use super::{
     Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
 };
@@ -206,9 +207,12 @@ fn attach_waits(
         }
         Ok(()) => {}
         Err(why) => {
-            if abilities.allow_tracepoints() {
-                refused.push(("tp_btf", format!("BPF has no compare-exchange ({why})")));
-            }
+            let tracepoints = [WaitBackend::TpBtf, WaitBackend::RawTp].into_iter();
+            refused.extend(
+                tracepoints.filter(|b| backends.allow_waits(*b)).map(|backend| {
+                    (backend.name(), format!("BPF has no compare-exchange ({why})"))
+                }),
+            );
         }
     }
     let watched = |kind| watch.locks.iter().any(|lock| lock.kind == kind);

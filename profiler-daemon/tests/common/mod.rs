@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -217,6 +218,24 @@ impl Witness {
         &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
     {
         ebpf.program_mut(name).expect("it is there").try_into().expect("of this type")
+    }
+
+    /// Events that the kernel did not run this counter's programs for, as one was
+    /// running on that CPU (`recursion_misses` in fdinfo, Linux 5.12).
+    pub(crate) fn skipped(&self) -> u64 {
+        let of = |program: &Program| -> Option<u64> {
+            let fd = match program {
+                Program::BtfTracePoint(p) => p.fd(),
+                Program::FEntry(p) => p.fd(),
+                Program::FExit(p) => p.fd(),
+                _ => return None,
+            };
+            let path = format!("/proc/self/fdinfo/{}", fd.ok()?.as_fd().as_raw_fd());
+            let text = std::fs::read_to_string(path).expect("our own fd");
+            let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            line.trim().parse().ok()
+        };
+        self.0.programs().filter_map(|(_, program)| of(program)).sum()
     }
 
     /// Waits and their total in ns, by lock in the order of the addresses.

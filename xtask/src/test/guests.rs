@@ -25,7 +25,7 @@ use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
 /// When a guest is stopped: several times what one takes.
-const TIMEOUT: Duration = Duration::from_secs(400);
+const TIMEOUT: Duration = Duration::from_secs(1000);
 
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
@@ -37,7 +37,13 @@ const EMULATED: &str = "LOCKPROF_TEST_EMULATED";
 /// where it has them.
 const PROGRAMS: [&str; 1] = ["setpriv"];
 
-const DOCTOR: &str = "doctor";
+/// How the steps begin that are no tests.
+const DOCTOR: [&str; 3] = ["lockprof", "doctor", "--json"];
+
+/// The command of a run of `doctor`, and, in one line, the name of its step.
+fn doctor(arguments: &str) -> Vec<String> {
+    DOCTOR.into_iter().chain(arguments.split_whitespace()).map(str::to_owned).collect()
+}
 
 /// Runs the guests: those with all CPUs in one thread in pairs, the others one
 /// at a time.
@@ -152,13 +158,17 @@ fn run_guest(built: &Built, guest: &Guest, interrupt: &Interrupt) -> Result<Gues
         print!("{}", fs::read_to_string(&log).unwrap_or_default());
         crate::vm::show_console(&outcome);
     }
-    let facts = match outcome.steps.iter().find(|step| step.name == DOCTOR) {
-        Some(doctor) if guest.doctor && outcome.failure().is_none() => {
-            let report = Kernel::from_doctor(&String::from_utf8_lossy(&doctor.stdout));
-            let report = report.with_context(|| format!("failed to examine {place}"))?;
-            Some((Series::parse(guest.kernel)?, report))
-        }
-        _ => None,
+    let facts = if guest.doctor && outcome.failure().is_none() {
+        let printed = |arguments: &str| {
+            let name = doctor(arguments).join(" ");
+            let step = outcome.steps.iter().find(|step| step.name == name)?;
+            Some(String::from_utf8_lossy(&step.stdout).into_owned())
+        };
+        let kernel = Kernel::from_doctor(printed);
+        let kernel = kernel.with_context(|| format!("failed to examine {place}"))?;
+        Some((Series::parse(guest.kernel)?, kernel))
+    } else {
+        None
     };
     Ok(GuestResult { counts, facts })
 }
@@ -172,12 +182,10 @@ fn plan(built: &Built, guest: &Guest, accelerator: Accelerator) -> Plan {
     }
     let mut steps = Vec::new();
     if guest.doctor {
-        steps.push(Step {
-            name: DOCTOR.into(),
-            command: ["lockprof", "doctor", "--json"].map(str::to_owned).into(),
-            folder: folder.clone(),
-            ..Step::default()
-        });
+        steps.extend(kernels_page::runs().map(|arguments| {
+            let command = doctor(&arguments);
+            Step { name: command.join(" "), command, folder: folder.clone(), ..Step::default() }
+        }));
     }
     for file in &guest.files {
         let binary = built.tests[file.name].to_string_lossy().into_owned();
@@ -194,7 +202,7 @@ fn plan(built: &Built, guest: &Guest, accelerator: Accelerator) -> Plan {
 /// What the tests of a guest came to, and the guest itself.
 fn count(plan: &Plan, outcome: &Outcome) -> Counts {
     let mut total = Counts::default();
-    let tests = || plan.steps.iter().filter(|step| step.name != DOCTOR);
+    let tests = || plan.steps.iter().filter(|step| !step.command.starts_with(&doctor("")));
     for step in tests() {
         let Some(StepResult { status: Some(status), stdout, collected, .. }) =
             outcome.steps.iter().find(|done| done.name == step.name)
@@ -240,7 +248,12 @@ fn check_page(facts: &Facts) -> Result<Counts> {
     const PAGE: &str = "docs/kernels.md";
     let path = shell::workspace().join(PAGE);
     let text = fs::read_to_string(&path).unwrap_or_default();
-    let page = kernels_page::parse(&text).with_context(|| format!("failed to read {PAGE}"))?;
+    let page = kernels_page::parse(&text).with_context(|| {
+        format!(
+            "failed to read {PAGE}; once it is removed, LOCKPROF_BLESS=1 cargo xtask test --all \
+             writes it"
+        )
+    })?;
     if env::var_os("LOCKPROF_BLESS").is_some() {
         let mut all = page;
         all.extend(facts.clone());
@@ -347,7 +360,11 @@ mod tests {
         "running 1 test\ntest counts ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n";
 
     fn plan_of(names: &[&str]) -> Plan {
-        let step = |name: &&str| Step { name: (*name).into(), ..Step::default() };
+        let step = |name: &&str| Step {
+            name: (*name).into(),
+            command: name.split(' ').map(str::to_owned).collect(),
+            ..Step::default()
+        };
         Plan { steps: names.iter().map(step).collect(), collect: None }
     }
 
@@ -366,12 +383,15 @@ mod tests {
         let done = Outcome::example(
             Ended::Verdict(3),
             vec![
-                step("doctor", Some(3), "{}", ""),
+                step("lockprof doctor --json --backend waits=kprobe", Some(3), "{}", ""),
                 step("exact", Some(0), PASSED, ""),
                 step("stat", Some(0), PASSED, "SKIP counts: no tracepoint\n"),
             ],
         );
-        let counts = count(&plan_of(&["doctor", "exact", "stat"]), &done);
+        let counts = count(
+            &plan_of(&["lockprof doctor --json --backend waits=kprobe", "exact", "stat"]),
+            &done,
+        );
         assert_eq!((counts.passed, counts.failed), (1, 0));
         assert_eq!(counts.skips, ["stat::counts: no tracepoint"]);
     }

@@ -27,6 +27,7 @@ const FILES: &[File] = &[
     File { name: "numa", threads: &[Threads::Multi] },
     File { name: "resolution", threads: &[Threads::Single] },
     File { name: "without_btf", threads: &[Threads::Single] },
+    File { name: "holds", threads: &[Threads::Multi] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];

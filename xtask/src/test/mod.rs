@@ -141,21 +141,28 @@ fn steps(toolchain: &Toolchain) -> Vec<Step> {
     step("clippy", "clippy", Kind::Check, clippy);
 
     let can_lint = toolchain.compiler.has_clippy();
-    let name = if can_lint {
-        "clippy, BPF programs"
-    } else {
-        "compiler warnings, BPF programs (this BPF toolchain has no clippy)"
-    };
-    let job = Job {
-        verb: if can_lint { Verb::Clippy } else { Verb::Check },
-        workspace: shell::workspace(),
-        target: bpf_toolchain::target(cfg!(target_endian = "big")),
-        arch: std::env::consts::ARCH,
-        target_dir: &shell::scratch().join("bpf"),
-        features: &[],
-        deny_warnings: true,
-    };
-    step(name, "bpf", Kind::Check, toolchain.command(&job));
+    // The second build is for kernels whose BPF has no compare-exchange.
+    let builds = [
+        ("clippy, BPF programs", "compiler warnings, BPF programs", "bpf", &[][..]),
+        (
+            "clippy, BPF programs for older kernels",
+            "compiler warnings, BPF programs for older kernels",
+            "bpf-older",
+            &["no-compare-exchange"][..],
+        ),
+    ];
+    for (linted, checked, file, features) in builds {
+        let job = Job {
+            verb: if can_lint { Verb::Clippy } else { Verb::Check },
+            workspace: shell::workspace(),
+            target: bpf_toolchain::target(cfg!(target_endian = "big")),
+            arch: std::env::consts::ARCH,
+            target_dir: &shell::scratch().join(file),
+            features,
+            deny_warnings: true,
+        };
+        step(if can_lint { linted } else { checked }, file, Kind::Check, toolchain.command(&job));
+    }
 
     let mut unit = shell::cargo();
     unit.arg("test").args(HOST).args(["--lib", "--bins", "--no-fail-fast"]);
