@@ -163,11 +163,11 @@ fn wait_backends() -> String {
     );
     for (i, backend) in WaitBackend::ALL.into_iter().enumerate() {
         let name = backend.name();
-        let _ = match &refused[i] {
-            Some(why) => writeln!(text, "| `{name}` | not measured: {why} | - |"),
-            None => {
-                writeln!(text, "| `{name}` | {} | {} |", ranged(&ratios[i], 2), ranged(&runs[i], 1))
-            }
+        let _ = if ratios[i].is_empty() {
+            let why = refused[i].as_deref().unwrap_or("nothing to compare with");
+            writeln!(text, "| `{name}` | not measured: {} | - |", why.replace('|', "\\|"))
+        } else {
+            writeln!(text, "| `{name}` | {} | {} |", ranged(&ratios[i], 2), ranged(&runs[i], 1))
         };
     }
     text.push_str(
@@ -177,7 +177,7 @@ fn wait_backends() -> String {
          `kprobe` is any time in the slow path, so a writer that gets the lock by spinning is one \
          too; of `tp_btf` and `raw_tp` it is the time in the queue. What a ratio does not hold: \
          `bpf_stats` sees the programs, not the trampolines, breakpoints and return probes that \
-         lead to them, which is where `fentry` and above all `kprobe` cost more. Where the CPU is \
+         lead to them. Where the CPU is \
          emulated, even ratios tell of the emulator's cost of each instruction.\n",
     );
     text

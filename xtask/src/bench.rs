@@ -18,7 +18,7 @@ use crate::vm::image::Contents;
 use crate::vm::kernels;
 use crate::vm::machine::{Accelerator, Machine, Threads};
 use crate::vm::plan::{Plan, Step};
-use crate::vm::run;
+use crate::vm::run as guest;
 use crate::{setup, shell};
 
 const PAGE: &str = "docs/benchmarks.md";
@@ -106,8 +106,8 @@ fn by_backend() -> Result<String> {
         ..Step::default()
     };
     eprintln!("bench: {SECTION} on {}, {}", kernel.origin, machine.describe());
-    let outcome = run::run(
-        &run::Guest {
+    let outcome = guest::run(
+        &guest::Guest {
             name: "bench",
             kernel: &kernel.image,
             machine,

@@ -32,6 +32,9 @@ impl Taken {
     }
 }
 
+/// Below this a round says nothing.
+const FEWEST_WAITS: u32 = 20;
+
 /// Watches only `lock` by `backend` for `duration`.
 ///
 /// The storm begins when the programs are attached and ends before they are
@@ -77,7 +80,7 @@ pub(crate) fn measure(
     let (after, waits_after) = read();
     drop(load);
     let waits = u32::try_from(waits_after - waits_before).expect("a count of waits in seconds");
-    if waits < 50 {
+    if waits < FEWEST_WAITS {
         return Err(format!("only {waits} waits in {} s", duration.as_secs()));
     }
     Ok(Taken { runs: after - before, waits: f64::from(waits) })
