@@ -10,7 +10,8 @@ mod support;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use support::{daemon, events, host, median, storm};
+use lockprof::hooks::backend::WaitBackend;
+use support::{backends, daemon, events, host, median, storm};
 
 /// What can be picked by name: it measures, and returns its part of the page.
 type Section = (&'static str, fn() -> String);
@@ -32,6 +33,11 @@ fn main() {
     let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let sections: [Section; 3] =
         [("kernel", kernel_time), ("throughput", throughput), ("daemon", daemon_cost)];
+    // Not every kernel allows all backends, so it has to be picked:
+    // `cargo xtask bench` runs it on one that does, in a virtual machine.
+    if picked.iter().any(|pick| *pick == "backends") {
+        print!("{}", wait_backends());
+    }
     let mut page = String::from(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`. Absolute times are this machine's alone; the ratios are \
@@ -118,6 +124,61 @@ fn kernel_time() -> String {
          mount call, each in a cache line of its own.\n",
         ranged(&empty_ns, 0),
         ranged(&clock, 2)
+    );
+    text
+}
+
+fn wait_backends() -> String {
+    const LOCK: &str = "namespace_sem";
+    /// Few and short: software emulation may run this.
+    const BACKEND_ROUNDS: usize = 3;
+    const DURATION: Duration = Duration::from_secs(4);
+    let mut ratios: [Vec<f64>; WaitBackend::ALL.len()] = Default::default();
+    let mut runs: [Vec<f64>; WaitBackend::ALL.len()] = Default::default();
+    let mut refused: [Option<String>; WaitBackend::ALL.len()] = Default::default();
+    for _ in 0..BACKEND_ROUNDS {
+        // The first of them is what the others are compared with.
+        let mut first: Option<backends::Taken> = None;
+        for (i, backend) in WaitBackend::ALL.into_iter().enumerate() {
+            match backends::measure(backend, LOCK, DURATION) {
+                Ok(taken) => {
+                    if i == 0 {
+                        first = Some(taken);
+                    }
+                    ratios[i].extend(first.map(|base| taken.ns_per_wait() / base.ns_per_wait()));
+                    runs[i].push(taken.runs_per_wait());
+                }
+                Err(why) => refused[i] = Some(why),
+            }
+        }
+    }
+    let mut text = format!(
+        "Machine: {}.\n\n\
+         From `bpf_stats`, watching `{LOCK}` alone under a storm, {BACKEND_ROUNDS} rounds in turn: \
+         time of the programs that show waits, for each wait that was booked, as a ratio to \
+         `tp_btf` in the same round.\n\n\
+         | backend | time per wait, times `tp_btf` | program runs per wait |\n\
+         | --- | --- | --- |\n",
+        host()
+    );
+    for (i, backend) in WaitBackend::ALL.into_iter().enumerate() {
+        let name = backend.name();
+        let _ = if ratios[i].is_empty() {
+            let why = refused[i].as_deref().unwrap_or("nothing to compare with");
+            writeln!(text, "| `{name}` | not measured: {} | - |", why.replace('|', "\\|"))
+        } else {
+            writeln!(text, "| `{name}` | {} | {} |", ranged(&ratios[i], 2), ranged(&runs[i], 1))
+        };
+    }
+    text.push_str(
+        "\nWhat a ratio holds: all runs of the programs, so also those that find that an event is \
+         about a lock that is not watched. The tracepoints fire for every contended lock of the \
+         kernel, the slow paths only for locks of the watched kind. A wait of `fentry` and \
+         `kprobe` is any time in the slow path, so a writer that gets the lock by spinning is one \
+         too; of `tp_btf` and `raw_tp` it is the time in the queue. What a ratio does not hold: \
+         `bpf_stats` sees the programs, not the trampolines, breakpoints and return probes that \
+         lead to them. Where the CPU is \
+         emulated, even ratios tell of the emulator's cost of each instruction.\n",
     );
     text
 }

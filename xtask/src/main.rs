@@ -33,7 +33,7 @@ enum Verb {
     /// Set up, build, load this machine's mount path, and show what lockprof saw
     Demo,
     /// Measure what lockprof costs, and write docs/benchmarks.md
-    Bench,
+    Bench(bench::Arguments),
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
-        Verb::Bench => bench::run(),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
     };

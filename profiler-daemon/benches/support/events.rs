@@ -1,6 +1,8 @@
 //! Kernel time per event, as the kernel accounts it for each program.
 
 use std::collections::HashMap;
+use std::iter::Sum;
+use std::ops::Sub;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -9,12 +11,27 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 use lockprof::locks::catalogue;
+use lockprof::locks::choices::Choices;
 
-/// Runs and nanoseconds of a program.
+/// Runs and nanoseconds of a program, or of several.
 #[derive(Clone, Copy, Default)]
-struct Runs {
-    count: f64,
-    ns: f64,
+pub(crate) struct Runs {
+    pub(crate) count: f64,
+    pub(crate) ns: f64,
+}
+
+impl Sum for Runs {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self { count: a.count + b.count, ns: a.ns + b.ns })
+    }
+}
+
+impl Sub for Runs {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self { count: self.count - earlier.count, ns: self.ns - earlier.ns }
+    }
 }
 
 impl Runs {
@@ -71,20 +88,24 @@ impl Measured {
     }
 }
 
+/// The choice of `locks` and no others.
+pub(crate) fn only(locks: &[&str]) -> Choices {
+    let named = |on_by_default: bool| {
+        catalogue::ENTRIES
+            .iter()
+            .filter(move |entry| {
+                entry.on_by_default == on_by_default && locks.contains(&entry.name) != on_by_default
+            })
+            .map(|entry| entry.name.to_owned())
+            .collect()
+    };
+    Choices { enable: named(false), disable: named(true), ..Choices::default() }
+}
+
 /// Watches only `locks` for `duration`, beside empty programs.
 pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
     let _stats = enable_stats();
-    let mut settings = Settings::default();
-    settings.locks.enable = locks
-        .iter()
-        .filter(|lock| catalogue::ENTRIES.iter().any(|e| e.name == **lock && !e.on_by_default))
-        .map(|lock| (*lock).to_owned())
-        .collect();
-    settings.locks.disable = catalogue::ENTRIES
-        .iter()
-        .filter(|entry| entry.on_by_default && !locks.contains(&entry.name))
-        .map(|entry| entry.name.to_owned())
-        .collect();
+    let settings = Settings { locks: only(locks), ..Settings::default() };
     let session = Session::start(&settings).expect("lockprof attaches");
     let empty = attach_empty();
     let fds: HashMap<String, RawFd> = session.programs().program_fds().into_iter().collect();
@@ -111,8 +132,7 @@ pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
     let (before, waits_before) = read();
     std::thread::sleep(duration);
     let (after, waits_after) = read();
-    let difference =
-        |i: usize| Runs { count: after[i].count - before[i].count, ns: after[i].ns - before[i].ns };
+    let difference = |i: usize| after[i] - before[i];
     #[expect(clippy::cast_precision_loss, reason = "a count of waits in seconds")]
     let waits = (waits_after - waits_before) as f64;
     Measured {
@@ -156,7 +176,7 @@ fn attach_empty() -> Ebpf {
 }
 
 /// `run_cnt` and `run_time_ns` from the program's fdinfo.
-fn runs(fd: RawFd) -> Runs {
+pub(crate) fn runs(fd: RawFd) -> Runs {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("our own fd");
     let field = |name: &str| -> f64 {
         let line =
@@ -167,7 +187,7 @@ fn runs(fd: RawFd) -> Runs {
 }
 
 /// Has the kernel account the run time of programs as long as this is open.
-fn enable_stats() -> OwnedFd {
+pub(crate) fn enable_stats() -> OwnedFd {
     const BPF_ENABLE_STATS: libc::c_int = 32;
     // `union bpf_attr`, of which only the first word (BPF_STATS_RUN_TIME) counts.
     let attribute = [0u32; 16];

@@ -1,5 +1,6 @@
 //! Parts of the benchmark.
 
+pub(crate) mod backends;
 pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod storm;
