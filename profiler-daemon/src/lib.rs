@@ -10,11 +10,17 @@ pub mod locks;
 
 pub mod snapshot;
 
+pub mod who;
+
 pub mod hooks;
 
 pub mod reader;
 
+pub mod findings;
+
 pub mod serve;
+
+pub mod top;
 
 pub mod storm;
 

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the flow, as `src/lib.rs` lists them.
-const ROOMS: [&str; 9] =
-    ["kernel", "locks", "snapshot", "hooks", "reader", "serve", "storm", "cli", "commands"];
+const ROOMS: [&str; 12] = [
+    "kernel", "locks", "snapshot", "who", "hooks", "reader", "findings", "serve", "top", "storm",
+    "cli", "commands",
+];
 
 #[test]
 fn no_room_uses_one_below_it() {

@@ -14,7 +14,7 @@ use crate::kernel::fields::Fields;
 use crate::kernel::topology::{Topology, kernel_release};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::{Reader, Subject};
-use crate::snapshot::{self, Host, NumaNode, Snapshot};
+use crate::snapshot::{self, Host, Name, NumaNode, Snapshot};
 
 /// A snapshot younger than this is not read again: many scrapes at once cost
 /// one read.
@@ -201,6 +201,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
 
 fn host(facts: &Facts) -> Host {
     Host {
+        name: host_name(),
+        uptime_ns: 0,
         kernel: facts.kernel.clone(),
         cpus: facts.topology.cpus,
         numa_nodes: facts
@@ -210,6 +212,10 @@ fn host(facts: &Facts) -> Host {
             .map(|(id, cpus)| NumaNode { id: *id, cpus: cpus.clone() })
             .collect(),
     }
+}
+
+fn host_name() -> Name {
+    Name::from_bytes(rustix::system::uname().nodename().to_bytes())
 }
 
 fn record(resolution: &Resolution) -> snapshot::Resolution {

@@ -151,7 +151,7 @@ impl Reader {
         Snapshot {
             schema: SCHEMA,
             duration_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            host: self.subject.host.clone(),
+            host: Host { uptime_ns: boot_ns(), ..self.subject.host.clone() },
             locks: self.lock_waits(),
             inflight: self
                 .locks
@@ -171,6 +171,7 @@ impl Reader {
             dropped: self.dropped(),
             resolved: self.subject.resolved.clone(),
             hooks: self.hooks.clone(),
+            ..Snapshot::default()
         }
     }
 
@@ -412,8 +413,17 @@ fn errno_name(errno: u16) -> String {
     name.to_owned()
 }
 
+/// Time since boot, in ns.
+fn boot_ns() -> u64 {
+    ns(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+}
+
 /// Now, in ns of `CLOCK_MONOTONIC`: the clock of `bpf_ktime_get_ns`.
 fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    ns(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+}
+
+fn ns(time: rustix::time::Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

@@ -67,6 +67,8 @@ pub(super) fn snapshot() -> Snapshot {
         schema: SCHEMA,
         duration_ns: 10_000_000_000,
         host: Host {
+            name: "host-a".into(),
+            uptime_ns: 86_400_000_000_000,
             kernel: "6.18.0".into(),
             cpus: 4,
             numa_nodes: vec![
@@ -150,6 +152,7 @@ pub(super) fn snapshot() -> Snapshot {
             hook("sys_mount", "tracepoint"),
             hook("sys_open_tree_attr", "none"),
         ],
+        ..Snapshot::default()
     }
 }
 

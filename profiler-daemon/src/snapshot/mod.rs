@@ -4,13 +4,21 @@
 //! subtract into a window ([`Snapshot::since`]). Its JSON form is what
 //! `stat --json` and `/api/v1/snapshot` print, and it reads back.
 
+mod attribution;
 mod histogram;
+mod mounts;
+mod samples;
+mod who;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::attribution::{Basis, Blocker, Charge, MOUNTINFO_READ, SlowWait, SlowWaits, Waiter};
 pub use self::histogram::Histogram;
+pub use self::mounts::{MountTable, MountTables, MountinfoReader, Superblocks};
+pub use self::samples::{Place, SampleCount, Samples};
+pub use self::who::{Cgroup, Container, Name, Party, Runtime, Who};
 use crate::locks::{Method, Mode};
 
 /// Version of the JSON form. Keys are added without a new version; none is
@@ -18,7 +26,7 @@ use crate::locks::{Method, Mode};
 pub const SCHEMA: u32 = 1;
 
 /// Everything measured over `duration_ns`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -46,6 +54,33 @@ pub struct Snapshot {
     /// Errors of mount system calls by errno; all nodes together.
     #[serde(default)]
     pub syscall_errors: Vec<SyscallErrors>,
+    /// Who waited for each lock; empty where it is not observed.
+    #[serde(default)]
+    pub waiters: Vec<Waiter>,
+    /// Who made them wait; empty where it is not observed.
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+    /// The slowest waits; `None` where they are not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_waits: Option<SlowWaits>,
+    /// Who reads mount tables through `/proc`; `None` where the kernel refuses
+    /// the hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountinfo_readers: Option<Vec<MountinfoReader>>,
+    /// Mount namespaces and how many mounts they have; `None` until counted, and
+    /// where the kernel refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_tables: Option<MountTables>,
+    /// Superblocks by type of file system; `None` where the kernel refuses the
+    /// hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superblocks: Option<Vec<Superblocks>>,
+    /// Where CPUs were when they were sampled; `None` where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
+    /// What lockprof itself takes; `None` when it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnCost>,
     /// What was lost, by reason; every reason is there.
     pub dropped: Vec<Dropped>,
     /// Which locks are watched and how their addresses were found.
@@ -56,9 +91,26 @@ pub struct Snapshot {
     pub hooks: Vec<Hook>,
 }
 
+/// What lockprof itself takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnCost {
+    /// CPU time of the process, in ns.
+    pub cpu_ns: u64,
+    /// Resident memory of the process, in bytes.
+    pub resident_bytes: u64,
+    /// Arrays that programs write, in bytes.
+    pub arrays_bytes: u64,
+}
+
 /// The machine that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Host {
+    /// Host name.
+    #[serde(default)]
+    pub name: Name,
+    /// Time since it booted, in ns.
+    #[serde(default)]
+    pub uptime_ns: u64,
     /// Release, as in `uname -r`.
     pub kernel: String,
     /// Possible CPUs.
@@ -347,6 +399,24 @@ impl Snapshot {
             }
         }
         window.syscall_errors.retain(|e| e.count != 0);
+        attribution::waiters_since(&mut window.waiters, &earlier.waiters);
+        attribution::blockers_since(&mut window.blockers, &earlier.blockers);
+        if let (Some(now), Some(then)) = (&mut window.slow_waits, &earlier.slow_waits) {
+            *now = now.since(then);
+        }
+        if let (Some(now), Some(then)) = (&mut window.mountinfo_readers, &earlier.mountinfo_readers)
+        {
+            mounts::readers_since(now, then);
+        }
+        if let (Some(now), Some(then)) = (&mut window.superblocks, &earlier.superblocks) {
+            mounts::superblocks_since(now, then);
+        }
+        if let (Some(now), Some(then)) = (&mut window.samples, &earlier.samples) {
+            *now = now.since(then);
+        }
+        if let (Some(now), Some(then)) = (&mut window.own, &earlier.own) {
+            now.cpu_ns = now.cpu_ns.saturating_sub(then.cpu_ns);
+        }
         for now in &mut window.dropped {
             if let Some(then) = earlier.dropped.iter().find(|e| e.reason == now.reason) {
                 now.count = now.count.saturating_sub(then.count);

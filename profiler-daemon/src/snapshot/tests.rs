@@ -14,7 +14,7 @@ fn snapshot(duration_ns: u64, values: &[u64]) -> Snapshot {
     Snapshot {
         schema: SCHEMA,
         duration_ns,
-        host: Host { kernel: "6.18.0".into(), cpus: 1, numa_nodes: vec![] },
+        host: Host { kernel: "6.18.0".into(), cpus: 1, ..Host::default() },
         locks: vec![LockWaits {
             lock: "namespace_sem".into(),
             mode: Mode::Read,
@@ -41,6 +41,7 @@ fn snapshot(duration_ns: u64, values: &[u64]) -> Snapshot {
         dropped: vec![Dropped { reason: "inflight_full".into(), count: values.len() as u64 }],
         resolved: vec![],
         hooks: vec![],
+        ..Snapshot::default()
     }
 }
 

@@ -1,0 +1,1 @@
+//! `lockprof top`: connection, state, view, input, terminal.

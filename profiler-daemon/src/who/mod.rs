@@ -1,0 +1,1 @@
+//! Who: cgroups, containers, runtimes, from what the kernel side notes.
