@@ -281,7 +281,8 @@ pub enum Begin {
     Full,
 }
 
-/// Notes that thread `tid` begins to wait. `start_ns` must not be 0.
+/// Notes that thread `tid` begins to wait: the outcome, and the number of its
+/// slot in the whole table. `start_ns` must not be 0.
 ///
 /// `may_continue` says that a second begin for the same series goes on with
 /// what began first: a mutex fires `contention_begin` again each time the waiter
@@ -297,18 +298,20 @@ pub fn begin_wait<T: Claim>(
     start_ns: u64,
     may_continue: bool,
     instead_of: Option<u8>,
-) -> Begin {
+) -> (Begin, u32) {
     let Some(found) = find(table, tid) else {
         return match claim(table, Key::of_thread(tid).with_wait(series, node)) {
             Some(found) => {
                 found.slot.wait_start_ns.store(start_ns);
-                Begin::Started
+                (Begin::Started, found.position())
             }
-            None => Begin::Full,
+            None => (Begin::Full, 0),
         };
     };
     let outcome = match found.key.wait() {
-        Some(waited) if may_continue && waited == series => return Begin::Continued,
+        Some(waited) if may_continue && waited == series => {
+            return (Begin::Continued, found.position());
+        }
         waited @ Some(_) => {
             found.slot.wait_start_ns.store(0);
             if waited == instead_of { Begin::Started } else { Begin::Replaced }
@@ -317,7 +320,7 @@ pub fn begin_wait<T: Claim>(
     };
     found.slot.key.store_release(found.key.with_wait(series, node).0);
     found.slot.wait_start_ns.store_release(start_ns);
-    outcome
+    (outcome, found.position())
 }
 
 /// A wait that ended.
@@ -331,21 +334,30 @@ pub struct Wait {
     pub start_ns: u64,
     /// The mount call that the task is in.
     pub call: Option<u8>,
+    /// Whom it is charged to: a number that means something to the programs.
+    pub blocker: u32,
 }
 
 /// Ends the wait of thread `tid`, if it is in one of a series that `is_it`
-/// knows; another one stays.
+/// knows; another one stays. `blocker` is asked for [`Wait::blocker`] with the
+/// number of the task's slot, which may belong to another task afterwards.
 #[inline(always)]
-pub fn end_wait<T: Table>(table: &T, tid: u32, is_it: impl FnOnce(u8) -> bool) -> Option<Wait> {
+pub fn end_wait<T: Table>(
+    table: &T,
+    tid: u32,
+    is_it: impl FnOnce(u8) -> bool,
+    blocker: impl FnOnce(u32) -> u32,
+) -> Option<Wait> {
     let found = find(table, tid)?;
     let series = found.key.wait()?;
     if !is_it(series) {
         return None;
     }
     let start_ns = found.slot.wait_start_ns.load();
+    let blocker = blocker(found.position());
     found.slot.wait_start_ns.store(0);
     put_back(table, &found, found.key.without_wait());
-    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.call() })
+    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.call(), blocker })
 }
 
 /// The mount call that thread `tid` is in.

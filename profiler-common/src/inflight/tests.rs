@@ -69,12 +69,12 @@ fn begin_wait(
     start_ns: u64,
     may_continue: bool,
 ) -> Begin {
-    super::begin_wait(table, tid, series, node, start_ns, may_continue, None)
+    super::begin_wait(table, tid, series, node, start_ns, may_continue, None).0
 }
 
 /// Ends whatever wait the thread is in.
 fn end_wait(table: &impl Table, tid: u32) -> Option<Wait> {
-    super::end_wait(table, tid, |_| true)
+    super::end_wait(table, tid, |_| true, |_| 0)
 }
 
 /// Threads that begin to look in the same line of a table.
@@ -103,7 +103,7 @@ mod alone {
         let table = Lines::new(8);
         assert_eq!(begin_wait(&table, 10, 3, 1, 100, true), Begin::Started);
         assert_eq!(begin_wait(&table, 10, 3, 1, 200, true), Begin::Continued);
-        let wait = Wait { series: 3, node: 1, start_ns: 100, call: None };
+        let wait = Wait { series: 3, node: 1, start_ns: 100, call: None, blocker: 0 };
         assert_eq!(end_wait(&table, 10), Some(wait));
         assert_eq!(end_wait(&table, 10), None);
         assert_eq!(table.occupied(), 0);
@@ -115,7 +115,7 @@ mod alone {
         begin_wait(&table, 10, 3, 1, 100, true);
         assert_eq!(begin_wait(&table, 10, 4, 0, 200, true), Begin::Replaced);
         assert_eq!(begin_wait(&table, 10, 4, 0, 300, false), Begin::Replaced, "no mutex");
-        let wait = Wait { series: 4, node: 0, start_ns: 300, call: None };
+        let wait = Wait { series: 4, node: 0, start_ns: 300, call: None, blocker: 0 };
         assert_eq!(end_wait(&table, 10), Some(wait));
     }
 
@@ -123,11 +123,11 @@ mod alone {
     fn a_wait_gives_way_to_what_it_turns_out_to_be() {
         let table = Lines::new(8);
         assert_eq!(begin_wait(&table, 10, 5, 0, 100, false), Begin::Started);
-        let begun = inflight::begin_wait(&table, 10, 4, 0, 200, false, Some(5));
+        let (begun, position) = inflight::begin_wait(&table, 10, 4, 0, 200, false, Some(5));
         assert_eq!(begun, Begin::Started, "nothing was lost");
-        assert_eq!(inflight::end_wait(&table, 10, |series| series == 5), None);
-        let wait = Wait { series: 4, node: 0, start_ns: 200, call: None };
-        assert_eq!(inflight::end_wait(&table, 10, |series| series == 4), Some(wait));
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 5, |at| at), None);
+        let wait = Wait { series: 4, node: 0, start_ns: 200, call: None, blocker: position };
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 4, |at| at), Some(wait));
     }
 
     #[test]

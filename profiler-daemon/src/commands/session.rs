@@ -194,8 +194,9 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         cpus: settings.assume_cpus.unwrap_or(0).max(topology.cpus),
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
+        attribution: settings.attribution.clone(),
     };
-    let programs = Programs::attach(abilities, &watch, sizes, &facts.fields)?;
+    let programs = Programs::attach(abilities, &watch, &sizes, &facts.fields)?;
     Ok((programs, watch))
 }
 

@@ -90,7 +90,7 @@ impl Reader {
             .map(|h| Hook { hook: h.hook.clone(), backend: h.backend_name().to_owned() })
             .collect();
         let array = |name| -> Result<BorrowedFd<'_>, ReaderError> { Ok(programs.array(name)?) };
-        let entries = layout.arrays();
+        let entries = programs.arrays();
         let entries_of = |name: &str| {
             entries
                 .iter()
