@@ -4,9 +4,9 @@
 //! CPU are written by programs on that CPU alone, so they need no atomics, and
 //! every record is a multiple of a cache line, so no two CPUs share a line.
 
+use crate::charges::Row;
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
-use crate::charges::Row;
 use crate::slow::{Attribution, AttributionState, SlowWait};
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
@@ -416,7 +416,10 @@ impl Layout {
 
     /// Bytes of all arrays together.
     pub fn bytes(&self, attribution: &Attribution) -> u64 {
-        self.arrays(attribution).iter().map(|(_, entries, size)| u64::from(*entries) * *size as u64).sum()
+        self.arrays(attribution)
+            .iter()
+            .map(|(_, entries, size)| u64::from(*entries) * *size as u64)
+            .sum()
     }
 }
 

@@ -56,7 +56,7 @@ impl SpinStack {
         if depth >= DEPTH as u64 {
             return false;
         }
-        self.waits[depth as usize] = 
+        self.waits[depth as usize] =
             SpinWait { series_plus_one: series as u32 + 1, blocker, start_ns };
         self.depth = depth + 1;
         true

@@ -7,8 +7,6 @@
 //! that held the lock when the wait began. That one is looked up at the beginning,
 //! when it is still there; its row in `CHARGES` is what is kept until the end.
 
-use core::ffi::c_void;
-
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -267,7 +265,7 @@ fn list(
         (*place).blocker = blocking;
         (*place).tid = bpf_get_current_pid_tgid() as u32;
         (*place).cpu = ended.end.cpu;
-        let stack = (&raw mut (*place).stack).cast::<c_void>();
+        let stack = (&raw mut (*place).stack).cast::<core::ffi::c_void>();
         let bytes = bpf_get_stack(ended.end.ctx, stack, size_of_val(&(*place).stack) as u32, 0);
         (*place).stack_bytes = if bytes > 0 { bytes as u64 } else { 0 };
         (&raw mut (*place).number).write_volatile(number);

@@ -10,8 +10,8 @@
 //! out what other programs do here.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use profiler_common::flags;

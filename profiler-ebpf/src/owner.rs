@@ -27,6 +27,7 @@ macro_rules! offset {
         u64::from(unsafe { (&raw const crate::owner::OWNER_FIELDS.$field).read_volatile() })
     }};
 }
+#[cfg(not(feature = "no-compare-exchange"))]
 pub(crate) use offset;
 
 /// Steps that lead from a task to the id of its cgroup, at most.
@@ -42,8 +43,9 @@ pub(crate) fn word(address: u64) -> Option<u64> {
 /// Thread id of the task at `task`.
 #[inline(always)]
 pub(crate) fn pid(task: u64) -> Option<u32> {
+    let pid = (task + offset!(task_pid)) as *const u32;
     // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel((task + offset!(task_pid)) as *const u32) }.ok()
+    unsafe { bpf_probe_read_kernel(pid) }.ok()
 }
 
 /// The task that `lock` names as its owner, and how surely; `None` if it names

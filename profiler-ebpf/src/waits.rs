@@ -77,12 +77,7 @@ pub(crate) fn end(
 
 /// The same for a lock of the watch list.
 #[inline(always)]
-pub(crate) fn end_of(
-    ctx: &impl EbpfContext,
-    lock: &WatchEntry,
-    failed: bool,
-    programs: Programs,
-) {
+pub(crate) fn end_of(ctx: &impl EbpfContext, lock: &WatchEntry, failed: bool, programs: Programs) {
     let _ = try_end(ctx.as_ptr(), lock, failed, programs);
 }
 
@@ -99,11 +94,7 @@ pub(crate) fn begin_optimistic(address: u64) {
 /// A writer leaves the slow path of the rwsem at `address`. If it did not have to
 /// queue, the tracepoints saw nothing of its wait, and it is booked here.
 #[inline(always)]
-pub(crate) fn end_optimistic(
-    ctx: &impl EbpfContext,
-    address: u64,
-    failed: impl FnOnce() -> bool,
-) {
+pub(crate) fn end_optimistic(ctx: &impl EbpfContext, address: u64, failed: impl FnOnce() -> bool) {
     if let Some(lock) = arrays::watched(address)
         && let Some(series) = lock.optimistic_series()
     {
@@ -207,12 +198,7 @@ fn blocker_kept(position: u32) -> u32 {
 
 /// Ends a wait for `lock`.
 #[inline(always)]
-fn try_end(
-    ctx: *mut c_void,
-    lock: &WatchEntry,
-    failed: bool,
-    programs: Programs,
-) -> Option<()> {
+fn try_end(ctx: *mut c_void, lock: &WatchEntry, failed: bool, programs: Programs) -> Option<()> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let tid = bpf_get_current_pid_tgid() as u32;

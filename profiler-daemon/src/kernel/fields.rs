@@ -107,7 +107,8 @@ const SETNS: Option<&str> =
     Some("setns(fd, 0) into another mount namespace is not counted as a mount call");
 
 /// What naming those who wait and those who make them wait needs.
-const BLOCKERS: Option<&str> = Some("who holds a lock is not read when others begin to wait for it");
+const BLOCKERS: Option<&str> =
+    Some("who holds a lock is not read when others begin to wait for it");
 /// What telling cgroups apart needs.
 const CGROUPS: Option<&str> = Some("waits are charged to task names without their cgroups");
 
@@ -362,8 +363,8 @@ mod tests {
         let state = builder.structure("cgroup_subsys_state", &[("cgroup", to_cgroup, 0)]);
         let to_state = builder.pointer(state);
         let states = builder.array(to_state, 14);
-        let css_set =
-            builder.structure("css_set", &[("subsys", states, 0), ("dfl_cgrp", to_cgroup, 8 * 120)]);
+        let css_set = builder
+            .structure("css_set", &[("subsys", states, 0), ("dfl_cgrp", to_cgroup, 8 * 120)]);
         let to_css_set = builder.pointer(css_set);
         builder.structure(
             "task_struct",

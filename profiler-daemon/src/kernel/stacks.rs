@@ -56,10 +56,7 @@ impl StackNames {
 
 /// The function that each of `addresses`, ascending, is in: that with the highest
 /// address not above it.
-fn functions(
-    mut table: impl BufRead,
-    addresses: &[u64],
-) -> std::io::Result<Vec<(u64, Box<str>)>> {
+fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Vec<(u64, Box<str>)>> {
     let mut best: Vec<(u64, Box<str>)> = vec![(0, "".into()); addresses.len()];
     let mut line = String::new();
     loop {
@@ -113,15 +110,14 @@ ffffffff81000200 t after_the_module
 
     #[test]
     fn an_address_is_in_the_function_that_starts_below_it() {
-        assert_eq!(names(&[0xffff_ffff_8100_0108, 0xffff_ffff_8100_0150]), [
-            "down_write+0x8",
-            "down_write+0x50"
-        ]);
-        assert_eq!(names(&[0xffff_ffff_8100_0180, 0xffff_ffff_8100_0204, 0xffff_ffff_a000_0010]), [
-            "up_write+0x0",
-            "after_the_module+0x4",
-            "of_a_module+0x10"
-        ]);
+        assert_eq!(
+            names(&[0xffff_ffff_8100_0108, 0xffff_ffff_8100_0150]),
+            ["down_write+0x8", "down_write+0x50"]
+        );
+        assert_eq!(
+            names(&[0xffff_ffff_8100_0180, 0xffff_ffff_8100_0204, 0xffff_ffff_a000_0010]),
+            ["up_write+0x0", "after_the_module+0x4", "of_a_module+0x10"]
+        );
         assert_eq!(names(&[0x1000]), ["?"], "below all code");
     }
 

@@ -263,7 +263,13 @@ mod tests {
     fn a_cgroup_that_gets_its_name_later_is_the_same() {
         let mut now = vec![waiter(task("runc", "/a"), 5)];
         waiters_since(&mut now, &[waiter(task("runc", ""), 3)]);
-        assert_eq!(now, [Waiter { waits: Charge { count: 2, sum_ns: 20, max_ns: 10 }, ..waiter(task("runc", "/a"), 0) }]);
+        assert_eq!(
+            now,
+            [Waiter {
+                waits: Charge { count: 2, sum_ns: 20, max_ns: 10 },
+                ..waiter(task("runc", "/a"), 0)
+            }]
+        );
     }
 
     #[test]

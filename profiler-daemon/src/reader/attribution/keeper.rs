@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use profiler_common::charges::{RETIRED, READY};
+use profiler_common::charges::{READY, RETIRED};
 use profiler_common::inflight::{Exchange as _, Word as _};
 use profiler_common::layout::CHARGE_CLAIMS;
 use profiler_common::spin_stack::DEPTH;
@@ -88,10 +88,10 @@ impl Work {
             unsafe { (load(&raw const (*state).claimed), load(&raw const (*state).slow)) };
         if claimed != self.claimed {
             self.claimed = claimed;
-            let ids: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
-            for id in ids {
-                if id != 0 && charges.cgroups.get(id).is_none() {
-                    charges.cgroups.look_up(id);
+            if let Some(cgroups) = &charges.cgroups {
+                let ids: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
+                for id in ids.into_iter().filter(|id| *id != 0) {
+                    cgroups.look_up(id);
                 }
             }
         }
@@ -104,8 +104,7 @@ impl Work {
     fn stacks(&mut self, charges: &Charges) {
         let Some(places) = &charges.slow else { return };
         let records = (0..places.len()).filter_map(|place| read_slow(places, place));
-        let addresses: HashSet<u64> =
-            records.flat_map(|record| frames(&record).to_vec()).collect();
+        let addresses: HashSet<u64> = records.flat_map(|record| frames(&record).to_vec()).collect();
         if let Err(error) = charges.stacks.look_up(addresses)
             && !self.stacks_failed
         {
@@ -126,7 +125,10 @@ impl Work {
             return;
         }
         let mut alive: HashMap<u64, bool> = HashMap::new();
-        let mut is_alive = |id| *alive.entry(id).or_insert_with(|| charges.cgroups.is_alive(id));
+        let mut is_alive = |id| {
+            let ask = || charges.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_alive(id));
+            *alive.entry(id).or_insert_with(ask)
+        };
         let (mut gone, mut idle) = (Vec::new(), Vec::new());
         for row in &rows {
             if row.key == RETIRED || row.who.cgroup != 0 && !is_alive(row.who.cgroup) {
@@ -140,8 +142,10 @@ impl Work {
         gone.extend(idle.into_iter().take(missing).map(|(_, index)| index));
         let freed = free(charges, &gone);
         let cgroups: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
-        for id in alive.into_iter().filter(|(id, alive)| !alive && !cgroups.contains(id)) {
-            charges.cgroups.forget(id.0);
+        for (id, _) in alive.into_iter().filter(|(id, alive)| !alive && !cgroups.contains(id)) {
+            if let Some(known) = &charges.cgroups {
+                known.forget(id);
+            }
         }
         tracing::debug!(taken = rows.len(), of = all, freed, "freed rows of charges");
     }
@@ -209,7 +213,7 @@ fn held(charges: &Charges) -> HashSet<usize> {
 /// Waits until every program that is running now has ended: `membarrier(2)`
 /// waits for a grace period of RCU, and programs run within one.
 fn grace_period() -> bool {
-    use rustix::process::{MembarrierCommand, membarrier};
+    use rustix::thread::{MembarrierCommand, membarrier};
     match membarrier(MembarrierCommand::Global) {
         Ok(()) => true,
         Err(error) => {

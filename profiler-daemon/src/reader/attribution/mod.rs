@@ -21,7 +21,7 @@ use crate::hooks::{Claims, Programs, Series};
 use crate::kernel::stacks::StackNames;
 use crate::snapshot::{
     Basis, Blocker, Cgroup, Charge, MOUNTINFO_READ, Name, Party, Runtime, SlowWait, SlowWaits,
-    Waiter, 
+    Waiter,
 };
 use crate::who::{self, Cgroups};
 
@@ -38,7 +38,8 @@ pub struct Charges {
     locks: Vec<String>,
     series: Vec<Series>,
     threshold_ns: u64,
-    cgroups: Arc<Cgroups>,
+    /// `None` where there is no hierarchy of cgroups.
+    cgroups: Option<Arc<Cgroups>>,
     stacks: StackNames,
     evicted: Mutex<Evicted>,
     /// Where rows are claimed, in kernels without a compare-exchange.
@@ -75,7 +76,7 @@ impl Charges {
         programs: &Programs,
         locks: &[String],
         series: &[Series],
-        cgroups: Arc<Cgroups>,
+        cgroups: Option<Arc<Cgroups>>,
     ) -> Result<Option<Self>, ReaderError> {
         let attribution = programs.attribution();
         if attribution.rows() == 0 {
@@ -83,7 +84,10 @@ impl Charges {
         }
         let arrays = programs.arrays();
         let entries = |name: &str| {
-            arrays.iter().find(|(n, _, _)| *n == name).map_or(0, |(_, entries, _)| *entries as usize)
+            arrays
+                .iter()
+                .find(|(n, _, _)| *n == name)
+                .map_or(0, |(_, entries, _)| *entries as usize)
         };
         // Absent from the object for kernels without a compare-exchange.
         let slow = match (attribution.slow_places() as usize, programs.array(maps::SLOW)) {
@@ -91,7 +95,11 @@ impl Charges {
             (places, Ok(fd)) => Some(Mapping::read_only(maps::SLOW, fd, places)?),
         };
         Ok(Some(Self {
-            rows: Mapping::writable(maps::CHARGES, programs.array(maps::CHARGES)?, entries(maps::CHARGES))?,
+            rows: Mapping::writable(
+                maps::CHARGES,
+                programs.array(maps::CHARGES)?,
+                entries(maps::CHARGES),
+            )?,
             reserved: attribution.reserved as usize,
             slow,
             state: Mapping::read_only(maps::ATTRIBUTED, programs.array(maps::ATTRIBUTED)?, 1)?,
@@ -121,7 +129,10 @@ impl Charges {
             let (lock, call, key) = (about.lock(), about.call(), party.key());
             let sum = if role == Role::Waiter {
                 let series = (party != Party::Other).then(|| about.series());
-                &mut waiters.entry((lock, series, call, key)).or_insert((party, Charge::default())).1
+                &mut waiters
+                    .entry((lock, series, call, key))
+                    .or_insert((party, Charge::default()))
+                    .1
             } else {
                 &mut blockers
                     .entry((lock, role as u8, call, key))
@@ -169,7 +180,9 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party)));
+        rows.sort_by(|a, b| {
+            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
+        });
         rows
     }
 
@@ -186,7 +199,9 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party)));
+        rows.sort_by(|a, b| {
+            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
+        });
         rows
     }
 
@@ -271,10 +286,8 @@ impl Charges {
         if key == 0 || about & READY == 0 {
             return None;
         }
-        let who = Identity {
-            comm: [row.comm[0].load(), row.comm[1].load()],
-            cgroup: row.cgroup.load(),
-        };
+        let who =
+            Identity { comm: [row.comm[0].load(), row.comm[1].load()], cgroup: row.cgroup.load() };
         Some(Read { index, key, about: About(about & !READY), who, charge: self.charge(index) })
     }
 
@@ -306,7 +319,8 @@ impl Charges {
         }
         let cgroup = self
             .cgroups
-            .get(identity.cgroup)
+            .as_ref()
+            .and_then(|cgroups| cgroups.get(identity.cgroup))
             .unwrap_or_else(|| Cgroup { id: identity.cgroup, ..Cgroup::default() });
         Party::Task(who::who(&bytes, Some(&cgroup)))
     }
