@@ -14,7 +14,7 @@
 //! Two descriptions with the same 64-bit hash would share a row. The hash starts
 //! from a random seed, so that nobody can look for such a pair.
 
-use crate::inflight::Word;
+use crate::inflight::{InCall, Word};
 
 /// Rows of a group: as far as a search goes.
 pub const GROUP: u32 = 8;
@@ -87,14 +87,14 @@ pub struct About(pub u64);
 impl About {
     /// Of tasks that waited.
     #[inline(always)]
-    pub const fn waiter(lock: u8, series: u8, call: Option<u8>) -> Self {
-        Self(lock as u64 | (series as u64) << 8 | call_bits(call))
+    pub const fn waiter(lock: u8, series: u8, call: InCall) -> Self {
+        Self(lock as u64 | (series as u64) << 8 | (call.0 as u64) << 16)
     }
 
     /// Of tasks that made others wait.
     #[inline(always)]
-    pub const fn blocker(lock: u8, role: Role, call: Option<u8>) -> Self {
-        Self(lock as u64 | call_bits(call) | (role as u64) << 24)
+    pub const fn blocker(lock: u8, role: Role, call: InCall) -> Self {
+        Self(lock as u64 | (call.0 as u64) << 16 | (role as u64) << 24)
     }
 
     /// The lock.
@@ -111,9 +111,8 @@ impl About {
 
     /// The call that the tasks were in.
     #[inline(always)]
-    pub const fn call(self) -> Option<u8> {
-        let call = (self.0 >> 16) as u8;
-        if call == 0 { None } else { Some(call - 1) }
+    pub const fn call(self) -> InCall {
+        InCall((self.0 >> 16) as u8)
     }
 
     /// Number of the [`Role`].
@@ -125,14 +124,6 @@ impl About {
     /// What the tasks did; `None` for a number that no role has.
     pub fn role(self) -> Option<Role> {
         Role::ALL.get(self.role_number() as usize).copied()
-    }
-}
-
-#[inline(always)]
-const fn call_bits(call: Option<u8>) -> u64 {
-    match call {
-        Some(call) => (call as u64 + 1) << 16,
-        None => 0,
     }
 }
 
@@ -312,18 +303,21 @@ mod tests {
 
     #[test]
     fn a_row_says_what_it_is_about() {
-        let about = About::waiter(31, 127, Some(17));
-        assert_eq!((about.lock(), about.series(), about.call()), (31, 127, Some(17)));
+        let about = About::waiter(31, 127, InCall::of(17));
+        assert_eq!((about.lock(), about.series(), about.call().get()), (31, 127, Some(17)));
         assert_eq!(about.role(), Some(Role::Waiter));
-        let about = About::blocker(3, Role::ReaderHint, None);
-        assert_eq!((about.lock(), about.call(), about.role()), (3, None, Some(Role::ReaderHint)));
+        let about = About::blocker(3, Role::ReaderHint, InCall::NONE);
+        assert_eq!(
+            (about.lock(), about.call().get(), about.role()),
+            (3, None, Some(Role::ReaderHint))
+        );
         assert_eq!(About(0xff << 24).role(), None);
     }
 
     #[test]
     fn the_same_task_in_the_same_matter_is_one_row() {
         let table = Table::new(16, 2);
-        let about = About::waiter(1, 2, None);
+        let about = About::waiter(1, 2, InCall::NONE);
         assert!(matches!(table.charge(&task(5, 6), about, Role::Waiter, 30), Found::Claimed(_)));
         let Found::Known(index) = table.charge(&task(5, 6), about, Role::Waiter, 10) else {
             panic!("it is known");
@@ -361,7 +355,7 @@ mod tests {
             let table = Table::new(16, 2);
             let mut expected: HashMap<u8, (u64, u64)> = HashMap::new();
             for (name, cgroup, lock, ns) in waits {
-                table.charge(&task(name, cgroup), About::waiter(lock, lock, None), Role::Waiter, ns);
+                table.charge(&task(name, cgroup), About::waiter(lock, lock, InCall::NONE), Role::Waiter, ns);
                 let total = expected.entry(lock).or_default();
                 *total = (total.0 + 1, total.1 + ns);
             }
@@ -389,7 +383,7 @@ mod tests {
                 scope.spawn(|| {
                     for n in 0..2000u64 {
                         let who = task(n % 40, 0);
-                        table.charge(&who, About::waiter(0, 0, None), Role::Waiter, n);
+                        table.charge(&who, About::waiter(0, 0, InCall::NONE), Role::Waiter, n);
                     }
                 });
             }

@@ -162,8 +162,13 @@ impl Key {
     /// The mount call.
     #[inline(always)]
     pub const fn call(self) -> Option<u8> {
-        let call = (self.0 & CALL) >> CALL_SHIFT;
-        if call == 0 { None } else { Some((call - 1) as u8) }
+        self.in_call().get()
+    }
+
+    /// The same.
+    #[inline(always)]
+    const fn in_call(self) -> InCall {
+        InCall(((self.0 & CALL) >> CALL_SHIFT) as u8)
     }
 
     #[inline(always)]
@@ -179,6 +184,29 @@ impl Key {
     #[inline(always)]
     const fn is_idle(self) -> bool {
         self.0 & (WAIT | CALL) == 0
+    }
+}
+
+/// The mount call that a task is in, if it is in one: its number plus 1, or 0.
+///
+/// A number rather than an `Option`: the compiler may move around what an empty
+/// one holds, and the verifier refuses to read what was never written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct InCall(pub u8);
+
+impl InCall {
+    /// Outside of any.
+    pub const NONE: Self = Self(0);
+
+    /// In this one.
+    pub const fn of(call: u8) -> Self {
+        Self(call + 1)
+    }
+
+    /// The call.
+    #[inline(always)]
+    pub const fn get(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(self.0 - 1) }
     }
 }
 
@@ -333,7 +361,7 @@ pub struct Wait {
     /// When, in ns of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
     /// The mount call that the task is in.
-    pub call: Option<u8>,
+    pub call: InCall,
     /// Whom it is charged to: a number that means something to the programs.
     pub blocker: u32,
 }
@@ -357,13 +385,16 @@ pub fn end_wait<T: Table>(
     let blocker = blocker(found.position());
     found.slot.wait_start_ns.store(0);
     put_back(table, &found, found.key.without_wait());
-    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.call(), blocker })
+    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.in_call(), blocker })
 }
 
 /// The mount call that thread `tid` is in.
 #[inline(always)]
-pub fn current_call<T: Table>(table: &T, tid: u32) -> Option<u8> {
-    find(table, tid)?.key.call()
+pub fn current_call<T: Table>(table: &T, tid: u32) -> InCall {
+    match find(table, tid) {
+        Some(found) => found.key.in_call(),
+        None => InCall::NONE,
+    }
 }
 
 /// Notes that thread `tid` enters a mount call: the outcome, and the number of

@@ -11,7 +11,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use profiler_common::charges::{self, About, Found, Role, Row, Rows};
-use profiler_common::inflight;
+use profiler_common::inflight::{self, InCall};
 use profiler_common::layout::{CHARGE_CLAIMS, CpuState, Drop};
 #[cfg(not(feature = "no-compare-exchange"))]
 use profiler_common::slow::SlowWait;
@@ -128,7 +128,7 @@ fn by_owner(state: &mut CpuState, lock: &WatchEntry) -> Option<u32> {
     let who = owner::identity_of(task)?;
     let call = match owner::pid(task) {
         Some(pid) if pid != 0 => inflight::current_call(&Tasks, pid),
-        _ => None,
+        _ => InCall::NONE,
     };
     Some(row_of(state, &who, About::blocker(lock.lock, role, call), role) + 1)
 }
@@ -250,8 +250,10 @@ fn list(
         count_drop(state, Drop::SlowWaitNotListed);
         return Some(());
     }
-    let (blocking, blocker_about) = charges::described(&Charges, blocker)
-        .unwrap_or((charges::Identity::default(), About::blocker(ended.lock, Role::Unknown, None)));
+    let (blocking, blocker_about) = charges::described(&Charges, blocker).unwrap_or((
+        charges::Identity::default(),
+        About::blocker(ended.lock, Role::Unknown, InCall::NONE),
+    ));
     // SAFETY: fields of a live array element that is this program's until
     // `writer` is 0 again; volatile keeps the order, which a reader relies on. The
     // helper writes no more than it is told.

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_common::flags;
 use profiler_common::histogram::bucket_index;
-use profiler_common::inflight::{self, Begin, Wait};
+use profiler_common::inflight::{self, Begin, InCall, Wait};
 use profiler_common::layout::{CpuState, Drop, WaitSeries};
 use profiler_common::watch::{MAX_SERIES, SeriesInfo, WatchEntry};
 
@@ -241,7 +241,7 @@ pub(crate) struct Ended {
     pub(crate) lock: u8,
     pub(crate) series: u8,
     /// The mount call that the task is in.
-    pub(crate) call: Option<u8>,
+    pub(crate) call: InCall,
     /// What [`attribution::blocker`] said when it began.
     pub(crate) blocker: u32,
     pub(crate) waited_ns: u64,
@@ -286,7 +286,7 @@ fn finish(state: &mut CpuState, wait: &Wait, end: &End, programs: Programs) -> O
     if !end.failed {
         hand_off(bank, end.cpu, end.node, end.lock)?;
     }
-    if let Some(call) = wait.call {
+    if let Some(call) = wait.call.get() {
         charge(end.cpu, call, end.lock, waited_ns)?;
     }
     if attribution::enabled() {

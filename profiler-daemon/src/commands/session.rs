@@ -16,6 +16,7 @@ use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Fields;
 use crate::kernel::topology::{Topology, kernel_release};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
+use crate::reader::attribution::Charges;
 use crate::reader::attribution::keeper::Keeper;
 use crate::reader::{Reader, Subject};
 use crate::snapshot::{self, Host, Name, NumaNode, Snapshot};
@@ -34,6 +35,7 @@ struct Reading {
 /// Attached programs with their reader. Dropping it detaches everything.
 pub struct Session {
     _keeper: Option<Keeper>,
+    charges: Option<Arc<Charges>>,
     reading: Mutex<Reading>,
     programs: Programs,
     watch: WatchList,
@@ -69,12 +71,14 @@ impl Session {
             cgroups: facts.cgroups.as_ref().ok().cloned(),
         };
         let reader = Reader::new(&programs, &watch, subject)?;
-        let keeper = reader.charges().map(Keeper::start).transpose();
+        let charges = reader.charges();
+        let keeper = charges.clone().map(Keeper::start).transpose();
         let keeper = keeper.context("failed to start the thread that looks up names")?;
         drop(facts);
         give_back_memory();
         Ok(Self {
             _keeper: keeper,
+            charges,
             reading: Mutex::new(Reading { reader, latest: None }),
             programs,
             watch,
@@ -96,8 +100,11 @@ impl Session {
         }
     }
 
-    /// Totals as of now.
+    /// Totals as of now, with every name that can be looked up.
     pub fn fresh_snapshot(&self) -> Snapshot {
+        if let Some(charges) = &self.charges {
+            charges.look_up_names();
+        }
         self.reading.lock().unwrap_or_else(PoisonError::into_inner).reader.read()
     }
 

@@ -276,7 +276,7 @@ mod tests {
     fn what_was_evicted_meanwhile_does_not_count_as_new() {
         let earlier = [waiter(task("runc", "/a"), 5), waiter(task("crun", "/a"), 1)];
         let evicted = Party::Evicted { runtime: Runtime::Runc };
-        let mut now = vec![waiter(task("crun", "/a"), 4), waiter(evicted.clone(), 6)];
+        let mut now = vec![waiter(task("crun", "/a"), 4), waiter(evicted, 6)];
         waiters_since(&mut now, &earlier);
         let counts: Vec<_> = now.iter().map(|row| (row.party.task(), row.waits.count)).collect();
         assert_eq!(counts, [("crun", 3), ("evicted", 1)], "one more before it was evicted");

@@ -45,7 +45,7 @@ impl Keeper {
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
             let mut work = Work::default();
             for tick in 0u64.. {
-                work.names(&charges);
+                work.names_of_new(&charges);
                 if tick % EVICTION_TICKS == EVICTION_TICKS - 1 {
                     work.evict(&charges);
                 }
@@ -71,52 +71,34 @@ impl Drop for Keeper {
 
 /// What one look remembers for the next.
 #[derive(Default)]
-pub(super) struct Work {
+struct Work {
     claimed: u64,
     slow: u64,
-    stacks_failed: bool,
     /// Count of each row at the last look at how full the table is.
     counts: HashMap<usize, (u64, u64)>,
 }
 
 impl Work {
-    /// Looks up the names of cgroups and functions that are new.
-    pub(super) fn names(&mut self, charges: &Charges) {
+    /// Looks up names if anybody is new.
+    fn names_of_new(&mut self, charges: &Charges) {
         let state = charges.state.element(0);
         // SAFETY: fields of a mapped element.
         let (claimed, slow) =
             unsafe { (load(&raw const (*state).claimed), load(&raw const (*state).slow)) };
-        if claimed != self.claimed {
+        // What has to wait for its turn is looked up again next time.
+        if claimed != self.claimed && charges.look_up_cgroups() {
             self.claimed = claimed;
-            if let Some(cgroups) = &charges.cgroups {
-                let ids: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
-                for id in ids.into_iter().filter(|id| *id != 0) {
-                    cgroups.look_up(id);
-                }
-            }
         }
         if slow != self.slow {
             self.slow = slow;
-            self.stacks(charges);
-        }
-    }
-
-    fn stacks(&mut self, charges: &Charges) {
-        let Some(places) = &charges.slow else { return };
-        let records = (0..places.len()).filter_map(|place| read_slow(places, place));
-        let addresses: HashSet<u64> = records.flat_map(|record| frames(&record).to_vec()).collect();
-        if let Err(error) = charges.stacks.look_up(addresses)
-            && !self.stacks_failed
-        {
-            self.stacks_failed = true;
-            tracing::warn!("stacks of slow waits have no names: {error}");
+            charges.look_up_functions();
         }
     }
 
     /// Frees rows if more than half of them are taken: those of cgroups that are
     /// gone, and if that is not enough, those that nobody was charged to since the
     /// last look, least charged first.
-    pub(super) fn evict(&mut self, charges: &Charges) {
+    fn evict(&mut self, charges: &Charges) {
         let rows: Vec<_> = charges.described().collect();
         let all = charges.rows.len() - charges.reserved;
         let earlier = std::mem::take(&mut self.counts);
@@ -148,6 +130,31 @@ impl Work {
             }
         }
         tracing::debug!(taken = rows.len(), of = all, freed, "freed rows of charges");
+    }
+}
+
+impl Charges {
+    /// Looks up every name that a snapshot would show.
+    pub fn look_up_names(&self) {
+        self.look_up_cgroups();
+        self.look_up_functions();
+    }
+
+    /// Whether the names of all are known now, or that they have none.
+    fn look_up_cgroups(&self) -> bool {
+        let Some(cgroups) = &self.cgroups else { return true };
+        let ids: HashSet<u64> = self.described().map(|row| row.who.cgroup).collect();
+        let unknown = ids.into_iter().filter(|id| *id != 0 && cgroups.look_up(*id).is_none());
+        unknown.count() == 0
+    }
+
+    fn look_up_functions(&self) {
+        let Some(places) = &self.slow else { return };
+        let records = (0..places.len()).filter_map(|place| read_slow(places, place));
+        let addresses: HashSet<u64> = records.flat_map(|record| frames(&record).to_vec()).collect();
+        if let Err(error) = self.stacks.look_up(addresses) {
+            tracing::debug!("stacks of slow waits have no names: {error}");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use profiler_common::charges::{About, Identity, READY, RESERVED, Role, Row};
-use profiler_common::inflight::Word as _;
+use profiler_common::inflight::{InCall, Word as _};
 use profiler_common::layout::{CpuState, maps};
 use profiler_common::slow::{self, AttributionState};
 use profiler_common::syscalls::MOUNT_SYSCALLS;
@@ -126,7 +126,7 @@ impl Charges {
         let mut blockers: HashMap<Blocking, (Party, Charge)> = HashMap::new();
         let mut add = |about: About, party: Party, charge: Charge| {
             let Some(role) = about.role() else { return };
-            let (lock, call, key) = (about.lock(), about.call(), party.key());
+            let (lock, call, key) = (about.lock(), about.call().get(), party.key());
             let sum = if role == Role::Waiter {
                 let series = (party != Party::Other).then(|| about.series());
                 &mut waiters
@@ -150,9 +150,9 @@ impl Charges {
             if charge.count != 0 {
                 let lock = u8::try_from(row / RESERVED).unwrap_or(u8::MAX);
                 let (about, party) = match row % RESERVED {
-                    0 => (About::waiter(lock, 0, None), Party::Other),
-                    1 => (About::blocker(lock, Role::Owner, None), Party::Other),
-                    _ => (About::blocker(lock, Role::Unknown, None), Party::Unknown),
+                    0 => (About::waiter(lock, 0, InCall::NONE), Party::Other),
+                    1 => (About::blocker(lock, Role::Owner, InCall::NONE), Party::Other),
+                    _ => (About::blocker(lock, Role::Unknown, InCall::NONE), Party::Unknown),
                 };
                 add(about, party, charge);
             }
@@ -230,14 +230,14 @@ impl Charges {
             cpu: record.cpu,
             tid: record.tid,
             waiter: self.named(&record.waiter),
-            waiter_call: waiter.call().and_then(call_name),
+            waiter_call: waiter.call().get().and_then(call_name),
             blocker: if role == Role::Unknown || record.blocker == Identity::default() {
                 Party::Unknown
             } else {
                 self.named(&record.blocker)
             },
             blocker_basis: basis(role),
-            blocker_call: blocker.call().and_then(call_name),
+            blocker_call: blocker.call().get().and_then(call_name),
             duration_ns: record.waited_ns,
             ended_unix_ns: record.ended_ns.saturating_add(offset_ns),
             stack: self.stack(record),
