@@ -188,7 +188,8 @@ pub struct Cgroup {
 /// A container, as the path of its cgroup tells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Container {
-    /// Who made it: `docker`, `containerd`, `crio`, `podman`, or `unknown`.
+    /// Who made it: `docker`, `containerd`, `crio`, `podman`, `buildkit`, `lxc`, or
+    /// `unknown`.
     pub manager: Name,
     /// Its id, in full.
     pub id: Name,

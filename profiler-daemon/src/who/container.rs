@@ -10,17 +10,17 @@
 //! | docker | `docker-<id>.scope` | `docker/<id>` | moby `daemon/oci_linux.go` (`withCgroups`) |
 //! | containerd's CRI | `cri-containerd-<id>.scope` | `<pod>/<id>` | containerd `internal/cri/server/podsandbox/helpers_linux.go` (`getCgroupsPath`) |
 //! | containerd without parent | | `<namespace>/<id>` | containerd `pkg/oci/spec_opts.go` (`WithNamespacedCgroup`) |
-//! | nerdctl | `nerdctl-<id>.scope` | `<namespace>/<id>` | nerdctl `pkg/cmd/container/run_cgroup_linux.go` |
+//! | nerdctl | `nerdctl-<id>.scope` | `<namespace>/<id>` | nerdctl `pkg/cmd/container/run_cgroup_linux.go` (`generateCgroupPath`) |
 //! | cri-o | `crio-<id>.scope` | `crio-<id>` | cri-o `internal/config/cgmgr` (conmon: `crio-conmon-<id>`) |
 //! | podman | `libpod-<id>.scope` | `libpod-<id>` | podman `libpod/container_internal_linux.go` (conmon: `libpod-conmon-<id>`, or `conmon`) |
 //! | kubelet's pods | `kubepods[-<qos>]-pod<uid, dashes as _>.slice` | `kubepods/[<qos>/]pod<uid>` | kubernetes `pkg/kubelet/cm/cgroup_manager_linux.go` (`ToSystemd`) |
-//! | buildkit | `docker-<id>.scope` | `buildkit/<id>` | buildkit `executor/oci/spec.go`; ids of 25 letters and digits: `identity/randomid.go` |
+//! | buildkit | `system.slice:docker:<id>` in docker | `[docker/]buildkit/<id>` | buildkit `executor/oci/spec.go` (`GenerateSpec`), ids by `identity.NewID` |
 //! | LXC | | `lxc.payload.<name>`, `lxc/<name>` | lxc.container.conf(5), `lxc.cgroup.dir` |
 //! | Kata's host side | | `kata_<sandbox id>` | kata-containers `docs/design/host-cgroups.md` |
 //!
 //! A runtime that runs with the cgroupfs driver while it is told names of the
 //! systemd driver makes a directory that is called `slice:prefix:name` as a
-//! whole. Where containers are nested, the innermost one is meant. Cgroups
+//! whole; docker's own buildkit does so always. Where containers are nested, the innermost one is meant. Cgroups
 //! below a container's (`init.scope` of a systemd in it, crun's `container`)
 //! are of that container.
 
@@ -87,7 +87,7 @@ fn by_prefix(unit: &str) -> Option<(&'static str, &str)> {
     PREFIXES.iter().find_map(|(prefix, manager)| {
         let id = unit.strip_prefix(prefix)?.strip_prefix(['-', ':', '_'])?;
         match *manager {
-            // What docker builds with its own buildkit is in docker's scopes.
+            // The builds of docker's own buildkit have docker's prefix.
             "docker" if is_build_id(id) => Some(("buildkit", id)),
             manager => is_id(id).then_some((manager, id)),
         }

@@ -51,6 +51,7 @@ fn containers_outside_of_pods() {
             "podman",
             ID,
         ),
+        ("/system.slice/system.slice:docker:{build}", "buildkit", BUILD),
         ("/system.slice/docker-{build}.scope", "buildkit", BUILD),
         ("/docker/buildkit/{build}", "buildkit", BUILD),
         ("/buildkit/{build}", "buildkit", BUILD),

@@ -9,7 +9,7 @@
 //! number until it names itself, and is told by its cgroup alone.
 //!
 //! Names: runc `libcontainer/nsenter/nsexec.c` (`runc:[1:CHILD]`), youki
-//! `container_main_process.rs` (`youki:[2:INIT]`), crun and runc
+//! `crates/libcontainer/src/process` (`youki:[2:INIT]`), crun and runc
 //! `cloned_binary.c` (a memfd; its name is the task's from Linux 6.14,
 //! `begin_new_exec` in fs/exec.c), systemd `src/core/exec-invoke.c` and
 //! `src/basic/process-util.c` (names in parentheses until exec), podman

@@ -37,7 +37,7 @@ pub(super) fn find(root: &Path, wanted: &HashSet<u64>, limit: usize) -> Found {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if seen == limit {
+            if seen >= limit {
                 return found;
             }
             seen += 1;
