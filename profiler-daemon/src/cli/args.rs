@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 use super::backend::Choice;
@@ -56,7 +56,10 @@ SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and e
 Examples:
   lockprof stat --duration 30s
   lockprof stat --json > waits.json
-  lockprof stat -- runc run demo
+  lockprof stat --by blocker -- runc run demo
+
+Below the table stand findings: what the figures say is wrong, why, and what to do. With --json
+they are under the key findings.
 
 With a command, the exit status is the command's. With --json as well, what the command prints goes
 to standard error, so that standard output is the JSON alone.")]
@@ -133,6 +136,9 @@ pub struct StatArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Break the waits down by this, instead of printing the overview
+    #[arg(long, value_name = "WHAT", conflicts_with = "json")]
+    pub by: Option<By>,
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,
@@ -145,6 +151,25 @@ pub struct StatArgs {
     /// Measure while this command runs, instead of for a time
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// What `stat` breaks waits down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Lock and mode
+    Lock,
+    /// NUMA node on which the waits ended
+    Node,
+    /// Task and container that waited
+    Waiter,
+    /// Task and container that held the lock
+    Blocker,
+    /// Container runtime, of those that waited and of those that held
+    Runtime,
+    /// Mount system call
+    Syscall,
+    /// Kernel stack, of slow waits
+    Stack,
 }
 
 /// Arguments of `doctor`.
@@ -322,6 +347,16 @@ mod tests {
     fn a_time_and_a_command_exclude_each_other() {
         assert!(parse("lockprof stat --duration 5s -- true").is_err());
         assert!(parse("lockprof stat --duration 5s").is_ok());
+    }
+
+    #[test]
+    fn a_breakdown_is_for_people_as_json_has_everything() {
+        let Ok(Command::Stat(stat)) = parse("lockprof stat --by blocker") else {
+            panic!("it parses")
+        };
+        assert_eq!(stat.by, Some(By::Blocker));
+        assert!(parse("lockprof stat --by blocker --json").is_err());
+        assert!(parse("lockprof stat --by colour").is_err());
     }
 
     #[test]

@@ -77,8 +77,8 @@ pub(super) fn legacy_mount(window: &Snapshot) -> Option<Finding> {
     } else if kernel_since(window, (7, 0)) {
         "This kernel makes a mount namespace from a tree with open_tree(OPEN_TREE_NAMESPACE)."
     } else if kernel_since(window, (6, 15)) {
-        "On this kernel a whole root file system can be put together detached, as mounts can be \
-         attached to detached mounts (since Linux 6.15), and attached with one call."
+        "On this kernel a whole root file system can be put together detached (mounts on detached \
+         mounts, since Linux 6.15), where no peer gets copies, and attached with one call."
     } else {
         "From Linux 6.15 a whole root file system can be put together detached and attached with one \
          call; from 7.0 open_tree(OPEN_TREE_NAMESPACE) makes a namespace of it."
@@ -93,13 +93,14 @@ pub(super) fn legacy_mount(window: &Snapshot) -> Option<Finding> {
             "Every mount(2) that attaches, binds, moves or changes propagation takes namespace_sem \
              exclusively (do_add_mount, do_loopback and do_change_type in fs/namespace.c): one lock for \
              all namespaces of the machine. A bind mount copies its tree while it has it, and one \
-             made read-only and private takes it again for each step. Above a shared mount, it is \
-             held while the new mount is copied into every peer.",
+             that is then made private takes it again. Below a shared mount it is held while every \
+             peer gets a copy (propagate_mnt in fs/pnode.c).",
             format!(
-                "Use a runtime that builds mounts with fsopen, fsmount, open_tree and mount_setattr \
-                 (crun does where it can; runc calls mount(2)), and make fewer of them: one idmapped \
-                 parent in place of one idmapped mount per layer (containerd#12092), fewer bind mounts \
-                 per container. {offers}"
+                "First make fewer mounts: one idmapped parent in place of one idmapped mount per layer \
+                 (containerd#12092), fewer bind mounts per container. A runtime that uses fsopen, \
+                 fsmount, open_tree and mount_setattr (crun does where it can; runc calls mount(2) for \
+                 most) attaches a mount that is complete, where mount(2) takes the lock again for \
+                 every change of propagation. {offers}"
             ),
         ),
     ))
@@ -193,7 +194,7 @@ pub(super) fn grace_periods(window: &Snapshot) -> Option<Finding> {
             "Whoever dropped a mount waits for an expedited RCU grace period before it returns \
              (namespace_unlock in fs/namespace.c calls synchronize_rcu_expedited), so that no path \
              lookup still uses it. Grace periods are made one after the other under one mutex, and \
-             each interrupts all CPUs: their rate has an upper bound that falls with more CPUs. The \
+             each waits for every CPU: the more CPUs, the fewer grace periods there are in a second. The \
              end of a namespace drops its mounts in the same way.",
             "Drop many mounts with one call: umount2(MNT_DETACH) of the top of a tree takes one grace \
              period for all of it, an umount for each mount one each. Let the end of the namespace \

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::locks::Mode;
 use crate::snapshot::{
-    Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Host, InFlight, LockWaits,
-    MOUNTINFO_READ, MountTable, MountTables, MountinfoReader, NumaNode, Party, Place, Runtime,
-    SCHEMA, SampleCount, Samples, SlowWait, SlowWaits, Snapshot, Superblocks, SyscallCalls, Times,
-    Waiter, Who,
+    Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Histogram, Host, InFlight,
+    LockWaits, MOUNTINFO_READ, MountTable, MountTables, MountinfoReader, NumaNode, Party, Place,
+    Runtime, SCHEMA, SampleCount, Samples, SlowWait, SlowWaits, Snapshot, Superblocks,
+    SyscallCalls, Times, Waiter, Who,
 };
 
 pub(crate) const fn ms(n: u64) -> u64 {
@@ -16,12 +16,14 @@ pub(crate) const fn ms(n: u64) -> u64 {
 
 /// Waits of a tenth of a second each, and one of what is left.
 fn charge(total_ms: u64) -> Charge {
-    Charge { count: total_ms / 100 + 1, sum_ns: ms(total_ms), max_ns: ms(total_ms.min(100)) }
+    Charge { count: total_ms / 100 + 1, sum_ns: ms(total_ms), max_ns: ms(total_ms.min(200)) }
 }
 
 fn times(count: u64, total_ms: u64) -> Times {
-    let max_ns = ms(total_ms).min(ms(100));
-    Times { count, sum_ns: ms(total_ms), max_ns, ..Times::default() }
+    let mean_ns = ms(total_ms) / count;
+    let each = std::iter::repeat_n(mean_ns, usize::try_from(count).unwrap_or(0));
+    let buckets = Histogram::from_values_ns(each);
+    Times { count, sum_ns: ms(total_ms), max_ns: ms(total_ms).min(ms(200)), buckets }
 }
 
 pub(crate) fn wait(lock: &str, mode: Mode, total_ms: u64) -> LockWaits {

@@ -40,6 +40,8 @@ pub(super) fn one_blocker(window: &Snapshot) -> Option<Finding> {
         Some(call) => format!(" in {call}(2)"),
         None => String::new(),
     };
+    let title =
+        format!("{} makes others wait {} for {lock}{through}", who(party), duration(waits.sum_ns));
     let of_lock = lock_waited_ns(window, lock);
     let mut figures = vec![
         share_figure(window, waits.sum_ns),
@@ -58,13 +60,13 @@ pub(super) fn one_blocker(window: &Snapshot) -> Option<Finding> {
          `lockprof stat --by blocker` who else is charged. Fewer or shorter such calls there help \
          everybody who waits for {lock}.",
         who(party),
-        call.map(|call| format!(" in {call}")).unwrap_or_default()
+        through
     );
     Some(about(
         window,
         waits.sum_ns,
         ONE_BLOCKER,
-        format!("{} makes others wait {} for {lock}{through}", who(party), duration(waits.sum_ns)),
+        title,
         figures,
         (
             "A wait is charged to whoever the lock named as its owner when the wait began. A lock held \

@@ -15,7 +15,7 @@ mod trust;
 mod window;
 
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
 
 use serde::Serialize;
 

@@ -48,8 +48,9 @@ pub(super) fn hanging(window: &Snapshot) -> Option<Finding> {
             0,
             HANGING,
             format!(
-                "{} waits for {}, the oldest for {}",
+                "{} {} for {}, the oldest for {}",
                 count(row.waiters, "task"),
+                if row.waiters == 1 { "waits" } else { "wait" },
                 row.lock,
                 duration(row.oldest_ns)
             ),
