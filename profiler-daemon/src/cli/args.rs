@@ -136,8 +136,9 @@ pub struct StatArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Break the waits down by this, instead of printing the overview
-    #[arg(long, value_name = "WHAT", conflicts_with = "json")]
+    /// Break the waits down by this, instead of printing the overview [possible values: lock, node,
+    /// waiter, blocker, runtime, syscall, stack]
+    #[arg(long, value_name = "WHAT", conflicts_with = "json", hide_possible_values = true)]
     pub by: Option<By>,
     /// Which locks.
     #[command(flatten)]
@@ -356,7 +357,15 @@ mod tests {
         };
         assert_eq!(stat.by, Some(By::Blocker));
         assert!(parse("lockprof stat --by blocker --json").is_err());
-        assert!(parse("lockprof stat --by colour").is_err());
+        let error = parse("lockprof stat --by colour").unwrap_err().to_string();
+        let values = By::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+        let listed = format!("[possible values: {}]", values.join(", "));
+        assert!(error.contains(&listed), "{error}");
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("stat").unwrap().render_help().to_string();
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(&help).contains(&listed), "{help}");
     }
 
     #[test]
