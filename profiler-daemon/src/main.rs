@@ -53,8 +53,8 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitStatus> {
 fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings::of_measurement(&args.locks, &args.hooks, &args.assume)?;
     logging::init(settings.log);
-    let StatArgs { duration, json, command, .. } = args;
-    let request = commands::stat::Request { duration, json, command };
+    let StatArgs { duration, json, by, command, .. } = args;
+    let request = commands::stat::Request { duration, json, by, command };
     Ok(commands::stat::run(&settings, &request)?.into())
 }
 

@@ -4,7 +4,10 @@ mod common;
 
 use std::process::{Command, Stdio};
 
+use clap::ValueEnum as _;
 use common::LOCKPROF;
+use lockprof::cli::args::By;
+use lockprof::findings::RULES;
 use lockprof::locks::Mode;
 use lockprof::snapshot::Snapshot;
 
@@ -69,8 +72,38 @@ fn ten_seconds_of_storm_show_waits_for_every_named_lock() {
     ] {
         assert!(!row[key].is_null(), "no {key} in {row}");
     }
+    for finding in json["findings"].as_array().expect("findings") {
+        assert!(RULES.iter().any(|rule| finding["rule"] == rule.name), "{finding}");
+    }
     let mount = snapshot.syscalls.iter().find(|row| row.syscall == "mount").expect("mount calls");
     assert!(mount.lock_wait_ns["namespace_sem"] <= mount.calls.sum_ns);
+}
+
+#[test]
+fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
+    needs_bpf!("every_breakdown_shows_a_total_or_says_why_there_is_none");
+    for by in By::value_variants() {
+        let name = by.to_possible_value().expect("none is hidden").get_name().to_owned();
+        let storm = ["--", LOCKPROF, "storm", "--workers", "8", "--duration", "500ms"];
+        let output = Command::new(LOCKPROF)
+            .args(["stat", "--by", &name])
+            .args(storm)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("stat can be run");
+        assert!(output.status.success(), "{name}: {}", output.status);
+        let text = String::from_utf8(output.stdout).expect("text");
+        let total = text.lines().any(|line| line.starts_with("total "));
+        let reasons =
+            ["\nno waits\n", "\nno mount system calls\n", " on this kernel; ", "0 waits took "];
+        let reasons: Vec<_> = reasons.iter().filter(|reason| text.contains(*reason)).collect();
+        assert!(total != !reasons.is_empty(), "{name}: {reasons:?}\n{text}");
+        if matches!(by, By::Lock | By::Node) {
+            assert!(total, "nobody waited in a storm:\n{text}");
+        }
+        let findings = text.contains("\nFINDINGS\n");
+        assert!(findings != text.ends_with("\nno findings\n"), "{name}:\n{text}");
+    }
 }
 
 /// The shrinker's lock is a mutex since Linux 6.7.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 use super::backend::Choice;
@@ -56,7 +56,10 @@ SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and e
 Examples:
   lockprof stat --duration 30s
   lockprof stat --json > waits.json
-  lockprof stat -- runc run demo
+  lockprof stat --by blocker -- runc run demo
+
+Below the table stand findings: what the figures say is wrong, why, and what to do. With --json
+they are under the key findings.
 
 With a command, the exit status is the command's. With --json as well, what the command prints goes
 to standard error, so that standard output is the JSON alone.")]
@@ -133,6 +136,10 @@ pub struct StatArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Break the waits down by this, instead of printing the overview [possible values: lock, node,
+    /// waiter, blocker, runtime, syscall, stack]
+    #[arg(long, value_name = "WHAT", conflicts_with = "json", hide_possible_values = true)]
+    pub by: Option<By>,
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,
@@ -145,6 +152,25 @@ pub struct StatArgs {
     /// Measure while this command runs, instead of for a time
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// What `stat` breaks waits down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Lock and mode
+    Lock,
+    /// NUMA node on which the waits ended
+    Node,
+    /// Task and container that waited
+    Waiter,
+    /// Task and container that held the lock
+    Blocker,
+    /// Container runtime, of those that waited and of those that held
+    Runtime,
+    /// Mount system call
+    Syscall,
+    /// Kernel stack, of slow waits
+    Stack,
 }
 
 /// Arguments of `doctor`.
@@ -322,6 +348,24 @@ mod tests {
     fn a_time_and_a_command_exclude_each_other() {
         assert!(parse("lockprof stat --duration 5s -- true").is_err());
         assert!(parse("lockprof stat --duration 5s").is_ok());
+    }
+
+    #[test]
+    fn a_breakdown_is_for_people_as_json_has_everything() {
+        let Ok(Command::Stat(stat)) = parse("lockprof stat --by blocker") else {
+            panic!("it parses")
+        };
+        assert_eq!(stat.by, Some(By::Blocker));
+        assert!(parse("lockprof stat --by blocker --json").is_err());
+        let error = parse("lockprof stat --by colour").unwrap_err().to_string();
+        let values = By::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+        let listed = format!("[possible values: {}]", values.join(", "));
+        assert!(error.contains(&listed), "{error}");
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("stat").unwrap().render_help().to_string();
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(&help).contains(&listed), "{help}");
     }
 
     #[test]

@@ -9,12 +9,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::session::Session;
 use super::table;
 use crate::cli::Settings;
+use crate::cli::args::By;
+use crate::findings::{Finding, findings};
+use crate::snapshot::Snapshot;
+
+/// Columns that sentences take at most, and where there is no terminal.
+const WIDTH: usize = 100;
 
 /// What to measure and how to show it.
 #[derive(Clone, Debug)]
@@ -23,6 +30,8 @@ pub struct Request {
     pub duration: Duration,
     /// JSON in place of the table.
     pub json: bool,
+    /// By what to break the waits down, in place of the overview.
+    pub by: Option<By>,
     /// The command to run while measuring, and its arguments.
     pub command: Vec<std::ffi::OsString>,
 }
@@ -48,16 +57,32 @@ pub fn run(settings: &Settings, request: &Request) -> anyhow::Result<u8> {
     let window = session.fresh_snapshot().since(&before);
     let limits = session.limits().to_vec();
     drop(session);
+    let found = findings(&window);
     let text = if request.json {
-        let mut json = serde_json::to_string(&window).context("failed to write the snapshot")?;
+        let document = Document { snapshot: &window, findings: &found };
+        let mut json = serde_json::to_string(&document).context("failed to write the snapshot")?;
         json.push('\n');
         json
     } else {
-        table::render(&window, &limits)
+        table::render(&window, request.by, &limits, &found, width())
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;
     Ok(code)
+}
+
+/// What `--json` prints: a snapshot, and what the rules find in it.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+    findings: &'a [Finding],
+}
+
+/// Columns for sentences: those of the terminal, if it has fewer than is good to
+/// read.
+fn width() -> usize {
+    terminal_size::terminal_size().map_or(WIDTH, |(columns, _)| WIDTH.min(columns.0.into()))
 }
 
 /// Until the time is up, the command ends, or a signal says to stop: the exit
@@ -116,6 +141,24 @@ fn exit_code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_is_a_snapshot_with_findings() {
+        let mut window = Snapshot { schema: 1, ..Snapshot::default() };
+        window.inflight = vec![crate::snapshot::InFlight {
+            lock: "namespace_sem".into(),
+            waiters: 2,
+            oldest_ns: 60_000_000_000,
+        }];
+        let found = findings(&window);
+        let json =
+            serde_json::to_string(&Document { snapshot: &window, findings: &found }).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), window);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["findings"][0]["rule"], "wait-does-not-end");
+        assert_eq!(json["findings"][0]["figures"][1][1], "2");
+        assert_eq!(json["schema"], 1);
+    }
 
     #[test]
     fn the_exit_code_is_the_commands() {
