@@ -29,6 +29,7 @@ const FILES: &[File] = &[
     File { name: "resolution", threads: &[Threads::Single] },
     File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "holds", threads: &[Threads::Single] },
+    File { name: "cgroups", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
