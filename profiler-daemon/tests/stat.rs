@@ -97,12 +97,12 @@ fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
         let reasons =
             ["\nno waits\n", "\nno mount system calls\n", " on this kernel; ", "0 waits took "];
         let reasons: Vec<_> = reasons.iter().filter(|reason| text.contains(*reason)).collect();
-        assert!(total != !reasons.is_empty(), "{name}: {reasons:?}\n{text}");
+        assert_eq!(total, reasons.is_empty(), "{name}: {reasons:?}\n{text}");
         if matches!(by, By::Lock | By::Node) {
             assert!(total, "nobody waited in a storm:\n{text}");
         }
         let findings = text.contains("\nFINDINGS\n");
-        assert!(findings != text.ends_with("\nno findings\n"), "{name}:\n{text}");
+        assert_ne!(findings, text.ends_with("\nno findings\n"), "{name}:\n{text}");
     }
 }
 
