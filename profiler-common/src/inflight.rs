@@ -162,8 +162,13 @@ impl Key {
     /// The mount call.
     #[inline(always)]
     pub const fn call(self) -> Option<u8> {
-        let call = (self.0 & CALL) >> CALL_SHIFT;
-        if call == 0 { None } else { Some((call - 1) as u8) }
+        self.in_call().get()
+    }
+
+    /// The same.
+    #[inline(always)]
+    const fn in_call(self) -> InCall {
+        InCall(((self.0 & CALL) >> CALL_SHIFT) as u8)
     }
 
     #[inline(always)]
@@ -179,6 +184,29 @@ impl Key {
     #[inline(always)]
     const fn is_idle(self) -> bool {
         self.0 & (WAIT | CALL) == 0
+    }
+}
+
+/// The mount call that a task is in, if it is in one: its number plus 1, or 0.
+///
+/// A number rather than an `Option`: the compiler may move around what an empty
+/// one holds, and the verifier refuses to read what was never written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct InCall(pub u8);
+
+impl InCall {
+    /// Outside of any.
+    pub const NONE: Self = Self(0);
+
+    /// In this one.
+    pub const fn of(call: u8) -> Self {
+        Self(call + 1)
+    }
+
+    /// The call.
+    #[inline(always)]
+    pub const fn get(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(self.0 - 1) }
     }
 }
 
@@ -281,7 +309,8 @@ pub enum Begin {
     Full,
 }
 
-/// Notes that thread `tid` begins to wait. `start_ns` must not be 0.
+/// Notes that thread `tid` begins to wait: the outcome, and the number of its
+/// slot in the whole table. `start_ns` must not be 0.
 ///
 /// `may_continue` says that a second begin for the same series goes on with
 /// what began first: a mutex fires `contention_begin` again each time the waiter
@@ -297,18 +326,20 @@ pub fn begin_wait<T: Claim>(
     start_ns: u64,
     may_continue: bool,
     instead_of: Option<u8>,
-) -> Begin {
+) -> (Begin, u32) {
     let Some(found) = find(table, tid) else {
         return match claim(table, Key::of_thread(tid).with_wait(series, node)) {
             Some(found) => {
                 found.slot.wait_start_ns.store(start_ns);
-                Begin::Started
+                (Begin::Started, found.position())
             }
-            None => Begin::Full,
+            None => (Begin::Full, 0),
         };
     };
     let outcome = match found.key.wait() {
-        Some(waited) if may_continue && waited == series => return Begin::Continued,
+        Some(waited) if may_continue && waited == series => {
+            return (Begin::Continued, found.position());
+        }
         waited @ Some(_) => {
             found.slot.wait_start_ns.store(0);
             if waited == instead_of { Begin::Started } else { Begin::Replaced }
@@ -317,7 +348,7 @@ pub fn begin_wait<T: Claim>(
     };
     found.slot.key.store_release(found.key.with_wait(series, node).0);
     found.slot.wait_start_ns.store_release(start_ns);
-    outcome
+    (outcome, found.position())
 }
 
 /// A wait that ended.
@@ -330,28 +361,40 @@ pub struct Wait {
     /// When, in ns of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
     /// The mount call that the task is in.
-    pub call: Option<u8>,
+    pub call: InCall,
+    /// Whom it is charged to: a number that means something to the programs.
+    pub blocker: u32,
 }
 
 /// Ends the wait of thread `tid`, if it is in one of a series that `is_it`
-/// knows; another one stays.
+/// knows; another one stays. `blocker` is asked for [`Wait::blocker`] with the
+/// number of the task's slot, which may belong to another task afterwards.
 #[inline(always)]
-pub fn end_wait<T: Table>(table: &T, tid: u32, is_it: impl FnOnce(u8) -> bool) -> Option<Wait> {
+pub fn end_wait<T: Table>(
+    table: &T,
+    tid: u32,
+    is_it: impl FnOnce(u8) -> bool,
+    blocker: impl FnOnce(u32) -> u32,
+) -> Option<Wait> {
     let found = find(table, tid)?;
     let series = found.key.wait()?;
     if !is_it(series) {
         return None;
     }
     let start_ns = found.slot.wait_start_ns.load();
+    let blocker = blocker(found.position());
     found.slot.wait_start_ns.store(0);
     put_back(table, &found, found.key.without_wait());
-    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.call() })
+    Some(Wait { series, node: found.key.node(), start_ns, call: found.key.in_call(), blocker })
 }
 
 /// The mount call that thread `tid` is in.
 #[inline(always)]
-pub fn current_call<T: Table>(table: &T, tid: u32) -> Option<u8> {
-    find(table, tid)?.key.call()
+pub fn current_call<T: Table>(table: &T, tid: u32) -> InCall {
+    match find(table, tid) {
+        Some(found) => found.key.in_call(),
+        None => InCall::NONE,
+    }
 }
 
 /// Notes that thread `tid` enters a mount call: the outcome, and the number of

@@ -4,8 +4,10 @@
 //! CPU are written by programs on that CPU alone, so they need no atomics, and
 //! every record is a multiple of a cache line, so no two CPUs share a line.
 
+use crate::charges::Row;
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
+use crate::slow::{Attribution, AttributionState, SlowWait};
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
 
@@ -35,6 +37,15 @@ pub mod maps {
     pub const HOLDS: &str = "HOLDS";
     /// [`ErrnoSlot`](super::ErrnoSlot).
     pub const ERRNOS: &str = "ERRNOS";
+    /// `charges::Row<u64>`: who waited, and who made them wait.
+    pub const CHARGES: &str = "CHARGES";
+    /// `u32`: number of the row in [`CHARGES`] that a sleeping wait is charged to,
+    /// plus 1, by the number of the task's slot.
+    pub const BLOCKERS: &str = "BLOCKERS";
+    /// [`SlowWait`](crate::slow::SlowWait): the ring.
+    pub const SLOW: &str = "SLOW";
+    /// [`AttributionState`](crate::slow::AttributionState): one.
+    pub const ATTRIBUTED: &str = "ATTRIBUTED";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
     pub const TEXT: &str = "TEXT";
     /// A hash map whose keys are the numbers of claimed words; only in the
@@ -173,8 +184,6 @@ pub struct CpuState {
     pub drops: [u64; DROPS],
     /// Contended releases booked on this CPU.
     pub releases: u64,
-    #[doc(hidden)]
-    pub pad: [u64; 11 - DROPS],
 }
 
 const _: () = assert!(size_of::<CpuState>() == 3 * CACHE_LINE);
@@ -202,10 +211,16 @@ pub enum Drop {
     ErrnoTableFull = 7,
     /// The arguments of `clone3` could not be read, so it was not counted.
     CloneArgsUnreadable = 8,
+    /// Whoever waited, or made others wait, found no row in the table of charges;
+    /// it counts as `other`.
+    ChargesFull = 9,
+    /// A slow wait found its place in the ring being written; it counts, but is
+    /// not listed.
+    SlowWaitNotListed = 10,
 }
 
 /// How many kinds of loss there are.
-pub const DROPS: usize = 9;
+pub const DROPS: usize = 11;
 
 /// Label values of the losses, by [`Drop`].
 pub const DROP_NAMES: [&str; DROPS] = [
@@ -218,6 +233,8 @@ pub const DROP_NAMES: [&str; DROPS] = [
     "unmatched_syscall",
     "errno_table_full",
     "clone_args_unreadable",
+    "charges_full",
+    "slow_wait_not_listed",
 ];
 
 /// What all CPUs share about a lock.
@@ -228,8 +245,11 @@ pub struct LockState {
     pub last_node_plus_one: u64,
     /// Who holds it and since when it is contended: see [`hold`](crate::hold).
     pub hold: u64,
+    /// Row in [`maps::CHARGES`] of the last contended acquirer plus 1; 0 before the
+    /// first.
+    pub last_acquirer: u64,
     #[doc(hidden)]
-    pub pad: [u64; 6],
+    pub pad: [u64; 5],
 }
 
 const _: () = assert!(size_of::<LockState>() == CACHE_LINE);
@@ -252,6 +272,8 @@ pub const ERRNO_PROBES: u32 = 8;
 /// Number of the first error slot among all words that are claimed, in kernels
 /// without a compare-exchange; those of the table of tasks are below.
 pub const ERRNO_CLAIMS: u32 = 1 << 31;
+/// The same for the first row in the table of charges.
+pub const CHARGE_CLAIMS: u32 = 1 << 30;
 
 /// Key of an [`ErrnoSlot`]: never 0.
 #[inline(always)]
@@ -364,13 +386,16 @@ impl Layout {
         if n < 384 { 384 } else { n }
     }
 
-    /// Words that can be claimed: the slots for tasks and those for errors.
-    pub const fn claims(&self) -> u32 {
-        (self.tasks_mask + 1) * SLOTS as u32 + ERRNO_SLOTS
+    /// Words that can be claimed: the slots for tasks, those for errors, and the
+    /// rows of charges.
+    pub const fn claims(&self, attribution: &Attribution) -> u32 {
+        (self.tasks_mask + 1) * SLOTS as u32 + ERRNO_SLOTS + attribution.rows_mask + 1
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self) -> [(&'static str, u32, usize); 10] {
+    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 14] {
+        let slots = (self.tasks_mask + 1) * SLOTS as u32;
+        let on = attribution.rows_mask != 0;
         [
             (maps::WAITS, self.cpus * self.series, size_of::<WaitSeries>()),
             (maps::SYSCALLS, self.cpus * SYSCALLS as u32, size_of::<SyscallSeries>()),
@@ -379,15 +404,22 @@ impl Layout {
             (maps::SYSCALL_WAITS, self.cpus * self.syscall_wait_stride, size_of::<u64>()),
             (maps::LOCKS, self.locks, size_of::<LockState>()),
             (maps::TASKS, self.tasks_mask + 1, size_of::<Line<u64>>()),
-            (maps::CALLS, (self.tasks_mask + 1) * SLOTS as u32, size_of::<CallState>()),
+            (maps::CALLS, slots, size_of::<CallState>()),
             (maps::HOLDS, self.cpus * self.holds, size_of::<HoldSeries>()),
             (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
+            (maps::CHARGES, attribution.rows(), size_of::<Row<u64>>()),
+            (maps::BLOCKERS, if on { slots } else { 0 }, size_of::<u32>()),
+            (maps::SLOW, attribution.slow_places(), size_of::<SlowWait>()),
+            (maps::ATTRIBUTED, 1, size_of::<AttributionState>()),
         ]
     }
 
     /// Bytes of all arrays together.
-    pub fn bytes(&self) -> u64 {
-        self.arrays().iter().map(|(_, entries, size)| u64::from(*entries) * *size as u64).sum()
+    pub fn bytes(&self, attribution: &Attribution) -> u64 {
+        self.arrays(attribution)
+            .iter()
+            .map(|(_, entries, size)| u64::from(*entries) * *size as u64)
+            .sum()
     }
 }
 
@@ -402,6 +434,8 @@ mod plain_data {
     unsafe impl aya::Pod for super::Layout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::OwnerFields {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::slow::Attribution {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::watch::WatchEntry {}
     // SAFETY: as above.
@@ -425,7 +459,7 @@ mod tests {
                 // them shared (the shrinker lock is a rwsem to 6.6).
                 let layout = Layout::new(cpus, nodes, 8, 11, Layout::default_tasks(cpus));
                 assert!(
-                    layout.bytes() <= 64 * 1024 * u64::from(cpus),
+                    layout.bytes(&Attribution::default()) <= 64 * 1024 * u64::from(cpus),
                     "{cpus} CPUs, {nodes} nodes"
                 );
             }

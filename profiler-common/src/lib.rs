@@ -6,11 +6,13 @@
 //! tested on the host and then run unchanged inside a tracing program.
 #![cfg_attr(not(test), no_std)]
 
+pub mod charges;
 pub mod flags;
 pub mod histogram;
 pub mod hold;
 pub mod inflight;
 pub mod layout;
+pub mod slow;
 pub mod spin_stack;
 pub mod syscalls;
 pub mod watch;

@@ -10,6 +10,7 @@ mod support;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use lockprof::hooks::attribution::Wanted;
 use lockprof::hooks::backend::WaitBackend;
 use support::{backends, daemon, events, host, median, storm};
 
@@ -31,8 +32,12 @@ fn main() {
         return;
     }
     let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [Section; 3] =
-        [("kernel", kernel_time), ("throughput", throughput), ("daemon", daemon_cost)];
+    let sections: [Section; 4] = [
+        ("kernel", kernel_time),
+        ("attribution", attribution),
+        ("throughput", throughput),
+        ("daemon", daemon_cost),
+    ];
     // Not every kernel allows all backends, so it has to be picked:
     // `cargo xtask bench` runs it on one that does, in a virtual machine.
     if picked.iter().any(|pick| *pick == "backends") {
@@ -125,6 +130,57 @@ fn kernel_time() -> String {
         ranged(&empty_ns, 0),
         ranged(&clock, 2)
     );
+    text
+}
+
+fn attribution() -> String {
+    const DURATION: Duration = Duration::from_secs(3);
+    let load = storm::Background::start();
+    let off = || Wanted { rows: 0, ..Wanted::default() };
+    let mut unwatched = Vec::new();
+    let mut sleeping = Vec::new();
+    let mut spinning = Vec::new();
+    for _ in 0..rounds() {
+        let without = events::measure_with(&["rename_lock"], DURATION, off());
+        let with = events::measure_with(&["rename_lock"], DURATION, Wanted::default());
+        unwatched.push(
+            with.mine_per_event()
+                / with.empty_per_event()
+                / (without.mine_per_event() / without.empty_per_event()),
+        );
+        for (locks, ratios) in [
+            (&["namespace_sem"][..], &mut sleeping),
+            (&["mount_lock", "mnt_id_lock", "tasklist_lock"][..], &mut spinning),
+        ] {
+            let bare = events::measure_with(locks, DURATION, off());
+            let charged = events::measure_with(locks, DURATION, Wanted::default());
+            if let (Some(bare), Some(charged)) =
+                (bare.watched_pair_ratio(&without), charged.watched_pair_ratio(&with))
+            {
+                ratios.push(charged / bare);
+            }
+        }
+    }
+    drop(load);
+    let mut text = String::from(
+        "## Attribution\n\n\
+         Who waits and who makes them wait, on against off (`[attribution] rows = 0`): kernel time \
+         from `bpf_stats` under a storm, each in empty programs of its own run.\n\n\
+         | event | on, times off | goal | |\n| --- | --- | --- | --- |\n",
+    );
+    for (name, values, goal) in [
+        ("unwatched lock, one event", &unwatched, 1.05),
+        ("watched sleeping lock (`namespace_sem`), begin and end", &sleeping, 1.5),
+        ("watched spinning locks, begin and end", &spinning, 1.5),
+    ] {
+        let _ = writeln!(
+            text,
+            "| {name} | {} | <= {goal} | {} |",
+            ranged(values, 2),
+            verdict(median(values), goal)
+        );
+    }
+    text.push('\n');
     text
 }
 
@@ -257,7 +313,7 @@ fn daemon_cost() -> String {
          up to 64;\n\
          - for tasks in flight: 112 for each three of max(384, 192 C), their number rounded up to a \
          power of two;\n\
-         - once: 64 L + 1024.\n\n\
+         - once: 64 L + 1088, and for attribution 64 (3 L + rows) + 320 for each slow wait kept.\n\n\
          The default locks have L = 8 and S = 10, or 11 where the shrinker's lock is a rwsem.\n",
     );
     text

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Witness, handoffs_fit, settle, storm};
+use common::{Witness, charges_fit, handoffs_fit, settle, storm};
 use lockprof::commands::session::Session;
 use lockprof::hooks::backend::WaitBackend;
 use lockprof::locks::{Mode, ResolvedLock};
@@ -101,6 +101,7 @@ fn compare(
 
     figures_fit(&window, backend);
     handoffs_fit(&window);
+    charges_fit(&window);
     let mut missed = 0;
     // A program on a function can be preempted, and the kernel then skips it for
     // whoever enters the function on that CPU meanwhile. It counts what it skips,

@@ -66,6 +66,13 @@ impl SharedWord {
         // SAFETY: as in `load`.
         unsafe { claim(self.0.get(), number, value) }
     }
+
+    /// Writes `value` if the word holds less.
+    #[inline(always)]
+    pub(crate) fn raise(&self, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { raise(self.0.get(), value) }
+    }
 }
 
 /// Adds to the word at `word` in one step.
@@ -80,9 +87,9 @@ pub(crate) unsafe fn add(word: *mut u64, value: u64) {
 }
 
 #[cfg(not(feature = "no-compare-exchange"))]
-pub(crate) use exchange::{claim, swap, unclaim};
+pub(crate) use exchange::{claim, fetch_add, raise, swap, unclaim};
 #[cfg(feature = "no-compare-exchange")]
-pub(crate) use insertion::{claim, swap, unclaim};
+pub(crate) use insertion::{claim, raise, swap, unclaim};
 
 #[cfg(not(feature = "no-compare-exchange"))]
 mod exchange {
@@ -118,6 +125,45 @@ mod exchange {
             )
         };
         exchanged
+    }
+
+    /// Adds to the word at `word` in one step; what it held.
+    ///
+    /// # Safety
+    ///
+    /// `word` points into a shared array, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, value) }
+    }
+
+    /// Writes `value` to the word at `word` if that holds less. Who loses a race
+    /// tries again, against a larger number each time; whoever lost four in a row
+    /// lets it be.
+    ///
+    /// # Safety
+    ///
+    /// `word` points into a shared array, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn raise(word: *mut u64, value: u64) {
+        for _ in 0..4 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let held = word.read_volatile();
+                if held >= value {
+                    return;
+                }
+                let (_, exchanged) = intrinsics::atomic_cxchg::<
+                    u64,
+                    { AtomicOrdering::SeqCst },
+                    { AtomicOrdering::SeqCst },
+                >(word, held, value);
+                if exchanged {
+                    return;
+                }
+            }
+        }
     }
 
     /// The word with this number is 0 again.
@@ -193,6 +239,22 @@ mod insertion {
         // SAFETY: the caller's promise.
         unsafe { word.write_volatile(value) };
         true
+    }
+
+    /// Writes `value` to the word at `word` if that holds less. Of two CPUs that do
+    /// so at once the lower may win: the uses are maxima.
+    ///
+    /// # Safety
+    ///
+    /// `word` points into a shared array, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn raise(word: *mut u64, value: u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if word.read_volatile() < value {
+                word.write_volatile(value);
+            }
+        }
     }
 
     /// The word with this number is 0 again.

@@ -56,7 +56,7 @@ fn begin(ctx: &impl EbpfContext) {
 fn end(ctx: &impl EbpfContext) {
     if let Some(lock) = arrays::watched(arg(ctx, 0)) {
         let failed = arg(ctx, 1) as i32 != 0;
-        waits::end_of(&lock, failed, Programs::One);
+        waits::end_of(ctx, &lock, failed, Programs::One);
         holds::wait_ended(&lock, failed);
     }
 }

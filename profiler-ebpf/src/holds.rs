@@ -10,31 +10,18 @@
 //! out what other programs do here.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use profiler_common::flags;
 use profiler_common::hold::{self, Holder, Released, Rwsem, mutex};
-use profiler_common::layout::{HoldSeries, OwnerFields, hold_bucket_index};
+use profiler_common::layout::{HoldSeries, hold_bucket_index};
 use profiler_common::watch::{HOLDS, SHARED, WatchEntry};
 
 use crate::arrays::{self, layout};
 use crate::atomic::SharedWord;
-
-/// Where a lock says who holds it. Set at load time.
-#[unsafe(no_mangle)]
-static OWNER_FIELDS: OwnerFields =
-    OwnerFields { rwsem_count: 0, rwsem_owner: 0, mutex_owner: 0, task_pid: 0 };
-
-/// A field of the read-only [`OWNER_FIELDS`].
-macro_rules! offset {
-    ($field:ident) => {{
-        // SAFETY: a static; volatile because user space sets its value at load
-        // time.
-        u64::from(unsafe { (&raw const OWNER_FIELDS.$field).read_volatile() })
-    }};
-}
+use crate::owner::{self, offset, word};
 
 #[btf_tracepoint(function = "contended_release")]
 fn contended_release_btf(ctx: BtfTracePointContext) -> i32 {
@@ -220,10 +207,7 @@ fn holder(lock: &WatchEntry) -> Holder {
     if task == 0 {
         return Holder::Unknown;
     }
-    let pid = (task + offset!(task_pid)) as *const u32;
-    // SAFETY: the helper refuses an address that it cannot read.
-    let pid = unsafe { bpf_probe_read_kernel(pid) };
-    pid.map_or(Holder::Unknown, Holder::Task)
+    owner::pid(task).map_or(Holder::Unknown, Holder::Task)
 }
 
 /// What the rwsem at `address` says about itself.
@@ -232,13 +216,6 @@ fn rwsem(address: u64) -> Option<Rwsem> {
     let count = word(address + offset!(rwsem_count))?;
     let owner = word(address + offset!(rwsem_owner))?;
     Some(Rwsem { count, owner })
-}
-
-/// The word of the kernel's memory at `address`.
-#[inline(always)]
-fn word(address: u64) -> Option<u64> {
-    // SAFETY: the helper refuses an address that it cannot read.
-    unsafe { bpf_probe_read_kernel(address as *const u64) }.ok()
 }
 
 /// Now, in ns of `CLOCK_MONOTONIC`.

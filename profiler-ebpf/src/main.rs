@@ -9,10 +9,12 @@
 mod abilities;
 mod arrays;
 mod atomic;
+mod attribution;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod contention;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod holds;
+mod owner;
 mod slow_path;
 mod syscalls;
 mod text;

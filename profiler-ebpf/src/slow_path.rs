@@ -83,7 +83,7 @@ macro_rules! observed {
 
         #[fexit]
         fn $exit(ctx: FExitContext) -> i32 {
-            waits::end(argument(&ctx, 0), || $result.failed(&ctx), Programs::Several);
+            waits::end(&ctx, argument(&ctx, 0), || $result.failed(&ctx), Programs::Several);
             0
         }
     };
@@ -102,7 +102,7 @@ observed!(rwlock_write_enter, rwlock_write_exit, SPIN | WRITE, Result::None);
 /// Return of `rwsem_down_read_slowpath` where it has two arguments (to 5.10).
 #[fexit]
 fn rwsem_read_exit_of_two(ctx: FExitContext) -> i32 {
-    waits::end(argument(&ctx, 0), || Result::Pointer(2).failed(&ctx), Programs::Several);
+    waits::end(&ctx, argument(&ctx, 0), || Result::Pointer(2).failed(&ctx), Programs::Several);
     0
 }
 
@@ -116,7 +116,7 @@ fn optimistic_enter(ctx: FEntryContext) -> i32 {
 /// See [`optimistic_enter`].
 #[fexit]
 fn optimistic_exit(ctx: FExitContext) -> i32 {
-    waits::end_optimistic(argument(&ctx, 0), || Result::Pointer(2).failed(&ctx));
+    waits::end_optimistic(&ctx, argument(&ctx, 0), || Result::Pointer(2).failed(&ctx));
     0
 }
 
@@ -145,7 +145,7 @@ macro_rules! probed {
         #[kretprobe]
         fn $exit(ctx: RetProbeContext) -> u32 {
             let failed: fn(u64) -> bool = $failed;
-            waits::end_in_slow_path($path, failed(ctx.ret::<u64>()));
+            waits::end_in_slow_path(&ctx, $path, failed(ctx.ret::<u64>()));
             0
         }
     };

@@ -9,16 +9,19 @@
 //! of a slot in kernels that have neither those tracepoints nor a
 //! compare-exchange: see [`atomic`](crate::atomic).
 
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_common::flags;
 use profiler_common::histogram::bucket_index;
-use profiler_common::inflight::{self, Begin, Wait};
+use profiler_common::inflight::{self, Begin, InCall, Wait};
 use profiler_common::layout::{CpuState, Drop, WaitSeries};
 use profiler_common::watch::{MAX_SERIES, SeriesInfo, WatchEntry};
 
 use crate::arrays::{self, Tasks, count_drop, layout};
-use crate::atomic;
+use crate::{atomic, attribution};
 
 /// [`SeriesInfo`] by series. Set at load time.
 #[unsafe(no_mangle)]
@@ -61,16 +64,21 @@ pub(crate) fn begin_if_it_sleeps(address: u64, contention_flags: u32) {
 /// A task's wait for the lock at `address` ends; `failed` says whether without
 /// the lock.
 #[inline(always)]
-pub(crate) fn end(address: u64, failed: impl FnOnce() -> bool, programs: Programs) {
+pub(crate) fn end(
+    ctx: &impl EbpfContext,
+    address: u64,
+    failed: impl FnOnce() -> bool,
+    programs: Programs,
+) {
     if let Some(lock) = arrays::watched(address) {
-        end_of(&lock, failed(), programs);
+        end_of(ctx, &lock, failed(), programs);
     }
 }
 
 /// The same for a lock of the watch list.
 #[inline(always)]
-pub(crate) fn end_of(lock: &WatchEntry, failed: bool, programs: Programs) {
-    let _ = try_end(lock, failed, programs);
+pub(crate) fn end_of(ctx: &impl EbpfContext, lock: &WatchEntry, failed: bool, programs: Programs) {
+    let _ = try_end(ctx.as_ptr(), lock, failed, programs);
 }
 
 /// A task wants the rwsem at `address` for itself and may get it by spinning.
@@ -79,19 +87,19 @@ pub(crate) fn begin_optimistic(address: u64) {
     if let Some(lock) = arrays::watched(address)
         && let Some(series) = lock.optimistic_series()
     {
-        let _ = begin_sleeping(series, false, None);
+        let _ = begin_sleeping(&lock, series, false, None);
     }
 }
 
 /// A writer leaves the slow path of the rwsem at `address`. If it did not have to
 /// queue, the tracepoints saw nothing of its wait, and it is booked here.
 #[inline(always)]
-pub(crate) fn end_optimistic(address: u64, failed: impl FnOnce() -> bool) {
+pub(crate) fn end_optimistic(ctx: &impl EbpfContext, address: u64, failed: impl FnOnce() -> bool) {
     if let Some(lock) = arrays::watched(address)
         && let Some(series) = lock.optimistic_series()
     {
         let failed = failed();
-        let _ = end_sleeping(|waited| waited == series, |_| lock.lock, failed);
+        let _ = end_sleeping(ctx.as_ptr(), |waited| waited == series, |_| lock.lock, failed);
         #[cfg(not(feature = "no-compare-exchange"))]
         if !failed {
             crate::holds::acquired_by_writer(&lock);
@@ -101,9 +109,9 @@ pub(crate) fn end_optimistic(address: u64, failed: impl FnOnce() -> bool) {
 
 /// A task leaves the slow path `path`, of a lock that the program cannot tell.
 #[inline(always)]
-pub(crate) fn end_in_slow_path(path: u8, failed: bool) {
-    let _ =
-        end_sleeping(|series| info(series).slow_path == path, |series| info(series).lock, failed);
+pub(crate) fn end_in_slow_path(ctx: &impl EbpfContext, path: u8, failed: bool) {
+    let is_it = |series| info(series).slow_path == path;
+    let _ = end_sleeping(ctx.as_ptr(), is_it, |series| info(series).lock, failed);
 }
 
 #[inline(always)]
@@ -117,17 +125,19 @@ fn info(series: u8) -> SeriesInfo {
 /// `is_it` knows.
 #[inline(always)]
 fn end_sleeping(
+    ctx: *mut c_void,
     is_it: impl FnOnce(u8) -> bool,
     lock_of: impl FnOnce(u8) -> u8,
     failed: bool,
 ) -> Option<()> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let wait = inflight::end_wait(&Tasks, bpf_get_current_pid_tgid() as u32, is_it)?;
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let wait = inflight::end_wait(&Tasks, tid, is_it, blocker_kept)?;
     let cpu = arrays::cpu();
     let state = arrays::cpu_state(cpu)?;
     let node = arrays::node(state);
-    let end = End { now, cpu, node, lock: lock_of(wait.series), failed };
+    let end = End { ctx, now, cpu, node, lock: lock_of(wait.series), failed };
     finish(state, &wait, &end, Programs::Several)
 }
 
@@ -138,12 +148,13 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
     let series = lock.series_of(contention_flags);
     if lock.sleeps() {
         let may_continue = contention_flags & flags::MUTEX != 0;
-        return begin_sleeping(series, may_continue, lock.optimistic_series());
+        return begin_sleeping(lock, series, may_continue, lock.optimistic_series());
     }
     let state = arrays::cpu_state(arrays::cpu())?;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !state.spins.push(series, now) {
+    let blocker = if attribution::enabled() { attribution::blocker(state, lock) } else { 0 };
+    if !state.spins.push(series, blocker, now) {
         count_drop(state, Drop::SpinStackFull);
     }
     Some(())
@@ -151,25 +162,43 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
 
 /// Notes that this task begins a wait in which it may sleep.
 #[inline(always)]
-fn begin_sleeping(series: u8, may_continue: bool, instead_of: Option<u8>) -> Option<()> {
+fn begin_sleeping(
+    lock: &WatchEntry,
+    series: u8,
+    may_continue: bool,
+    instead_of: Option<u8>,
+) -> Option<()> {
     let state = arrays::cpu_state(arrays::cpu())?;
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let node = arrays::node(state);
-    let begun = inflight::begin_wait(&Tasks, tid, series, node, now, may_continue, instead_of);
-    let lost = match begun {
-        Begin::Started | Begin::Continued => return Some(()),
-        Begin::Replaced => Drop::UnmatchedBegin,
-        Begin::Full => Drop::InflightFull,
-    };
-    count_drop(state, lost);
+    let (begun, position) =
+        inflight::begin_wait(&Tasks, tid, series, node, now, may_continue, instead_of);
+    match begun {
+        Begin::Continued => return Some(()),
+        Begin::Full => {
+            count_drop(state, Drop::InflightFull);
+            return Some(());
+        }
+        Begin::Replaced => count_drop(state, Drop::UnmatchedBegin),
+        Begin::Started => {}
+    }
+    if attribution::enabled() {
+        attribution::keep(position, attribution::blocker(state, lock));
+    }
     Some(())
+}
+
+/// Whom the wait of the task in slot `position` is charged to.
+#[inline(always)]
+fn blocker_kept(position: u32) -> u32 {
+    if attribution::enabled() { attribution::kept(position) } else { 0 }
 }
 
 /// Ends a wait for `lock`.
 #[inline(always)]
-fn try_end(lock: &WatchEntry, failed: bool, programs: Programs) -> Option<()> {
+fn try_end(ctx: *mut c_void, lock: &WatchEntry, failed: bool, programs: Programs) -> Option<()> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let tid = bpf_get_current_pid_tgid() as u32;
@@ -179,15 +208,19 @@ fn try_end(lock: &WatchEntry, failed: bool, programs: Programs) -> Option<()> {
 
     let wait = if lock.sleeps() {
         // A wait of another series stays: this is not its end.
-        inflight::end_wait(&Tasks, tid, |series| {
-            series.wrapping_sub(lock.series) < lock.series_count()
-        })
-    } else if let Some((series, start_ns, lost)) = state.spins.pop(lock.series, lock.series_count())
-    {
-        if lost != 0 {
+        let is_it = |series: u8| series.wrapping_sub(lock.series) < lock.series_count();
+        inflight::end_wait(&Tasks, tid, is_it, blocker_kept)
+    } else if let Some(popped) = state.spins.pop(lock.series, lock.series_count()) {
+        if popped.lost != 0 {
             count_drop(state, Drop::UnmatchedEnd);
         }
-        Some(Wait { series, node, start_ns, call: inflight::current_call(&Tasks, tid) })
+        Some(Wait {
+            series: popped.series,
+            node,
+            start_ns: popped.start_ns,
+            call: inflight::current_call(&Tasks, tid),
+            blocker: popped.blocker,
+        })
     } else {
         None
     };
@@ -195,11 +228,40 @@ fn try_end(lock: &WatchEntry, failed: bool, programs: Programs) -> Option<()> {
         count_drop(state, Drop::UnmatchedEnd);
         return Some(());
     };
-    finish(state, &wait, &End { now, cpu, node, lock: lock.lock, failed }, programs)
+    finish(state, &wait, &End { ctx, now, cpu, node, lock: lock.lock, failed }, programs)
+}
+
+/// A wait that was booked, for whom it is charged to.
+pub(crate) struct Ended {
+    /// When and where it ended, and the program's context there, for those that
+    /// list slow waits.
+    #[cfg(not(feature = "no-compare-exchange"))]
+    pub(crate) end: SlowEnd,
+    /// Index of the lock in the watch list.
+    pub(crate) lock: u8,
+    pub(crate) series: u8,
+    /// The mount call that the task is in.
+    pub(crate) call: InCall,
+    /// What [`attribution::blocker`] said when it began.
+    pub(crate) blocker: u32,
+    pub(crate) waited_ns: u64,
+    /// Whether it ended without the lock.
+    pub(crate) failed: bool,
+}
+
+/// See [`Ended::end`].
+#[cfg(not(feature = "no-compare-exchange"))]
+pub(crate) struct SlowEnd {
+    pub(crate) ctx: *mut c_void,
+    /// In ns of `CLOCK_MONOTONIC`.
+    pub(crate) now: u64,
+    pub(crate) cpu: u32,
 }
 
 /// The end of a wait.
 struct End {
+    #[cfg_attr(feature = "no-compare-exchange", expect(dead_code, reason = "no slow waits"))]
+    ctx: *mut c_void,
     /// In ns of `CLOCK_MONOTONIC`.
     now: u64,
     cpu: u32,
@@ -224,8 +286,21 @@ fn finish(state: &mut CpuState, wait: &Wait, end: &End, programs: Programs) -> O
     if !end.failed {
         hand_off(bank, end.cpu, end.node, end.lock)?;
     }
-    if let Some(call) = wait.call {
+    if let Some(call) = wait.call.get() {
         charge(end.cpu, call, end.lock, waited_ns)?;
+    }
+    if attribution::enabled() {
+        let ended = Ended {
+            #[cfg(not(feature = "no-compare-exchange"))]
+            end: SlowEnd { ctx: end.ctx, now: end.now, cpu: end.cpu },
+            lock: end.lock,
+            series: wait.series,
+            call: wait.call,
+            blocker: wait.blocker,
+            waited_ns,
+            failed: end.failed,
+        };
+        attribution::ended(state, &ended)?;
     }
     // Last, hence volatile: a reader that sees the new number finds the wait in
     // the bank.

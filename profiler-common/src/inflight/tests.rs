@@ -69,12 +69,12 @@ fn begin_wait(
     start_ns: u64,
     may_continue: bool,
 ) -> Begin {
-    super::begin_wait(table, tid, series, node, start_ns, may_continue, None)
+    super::begin_wait(table, tid, series, node, start_ns, may_continue, None).0
 }
 
 /// Ends whatever wait the thread is in.
 fn end_wait(table: &impl Table, tid: u32) -> Option<Wait> {
-    super::end_wait(table, tid, |_| true)
+    super::end_wait(table, tid, |_| true, |_| 0)
 }
 
 /// Threads that begin to look in the same line of a table.
@@ -103,7 +103,7 @@ mod alone {
         let table = Lines::new(8);
         assert_eq!(begin_wait(&table, 10, 3, 1, 100, true), Begin::Started);
         assert_eq!(begin_wait(&table, 10, 3, 1, 200, true), Begin::Continued);
-        let wait = Wait { series: 3, node: 1, start_ns: 100, call: None };
+        let wait = Wait { series: 3, node: 1, start_ns: 100, call: InCall::NONE, blocker: 0 };
         assert_eq!(end_wait(&table, 10), Some(wait));
         assert_eq!(end_wait(&table, 10), None);
         assert_eq!(table.occupied(), 0);
@@ -115,7 +115,7 @@ mod alone {
         begin_wait(&table, 10, 3, 1, 100, true);
         assert_eq!(begin_wait(&table, 10, 4, 0, 200, true), Begin::Replaced);
         assert_eq!(begin_wait(&table, 10, 4, 0, 300, false), Begin::Replaced, "no mutex");
-        let wait = Wait { series: 4, node: 0, start_ns: 300, call: None };
+        let wait = Wait { series: 4, node: 0, start_ns: 300, call: InCall::NONE, blocker: 0 };
         assert_eq!(end_wait(&table, 10), Some(wait));
     }
 
@@ -123,11 +123,12 @@ mod alone {
     fn a_wait_gives_way_to_what_it_turns_out_to_be() {
         let table = Lines::new(8);
         assert_eq!(begin_wait(&table, 10, 5, 0, 100, false), Begin::Started);
-        let begun = inflight::begin_wait(&table, 10, 4, 0, 200, false, Some(5));
+        let (begun, position) = inflight::begin_wait(&table, 10, 4, 0, 200, false, Some(5));
         assert_eq!(begun, Begin::Started, "nothing was lost");
-        assert_eq!(inflight::end_wait(&table, 10, |series| series == 5), None);
-        let wait = Wait { series: 4, node: 0, start_ns: 200, call: None };
-        assert_eq!(inflight::end_wait(&table, 10, |series| series == 4), Some(wait));
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 5, |at| at), None);
+        let wait =
+            Wait { series: 4, node: 0, start_ns: 200, call: InCall::NONE, blocker: position };
+        assert_eq!(inflight::end_wait(&table, 10, |series| series == 4, |at| at), Some(wait));
     }
 
     #[test]
@@ -136,8 +137,9 @@ mod alone {
         let (outcome, position) = enter_call(&table, 10, 16);
         assert_eq!(outcome, Begin::Started);
         begin_wait(&table, 10, 3, 0, 100, false);
-        assert_eq!(current_call(&table, 10), Some(16));
-        assert_eq!(end_wait(&table, 10).and_then(|wait| wait.call), Some(16));
+        assert_eq!(current_call(&table, 10), InCall::of(16));
+        assert_eq!(current_call(&table, 11), InCall::NONE);
+        assert_eq!(end_wait(&table, 10).and_then(|wait| wait.call.get()), Some(16));
         assert_eq!(exit_call(&table, 10, |call, at| Some((call, at))), Some((16, position)));
         assert_eq!(exit_call(&table, 10, |call, _| Some(call)), None);
         assert_eq!(table.occupied(), 0);
@@ -170,7 +172,7 @@ mod alone {
         exit_call(&table, threads[0], |call, _| Some(call));
         begin_wait(&table, threads[3], 2, 0, 7, false);
         assert_eq!(table.occupied(), 3, "one slot for each task");
-        assert_eq!(end_wait(&table, threads[3]).unwrap().call, Some(1));
+        assert_eq!(end_wait(&table, threads[3]).unwrap().call.get(), Some(1));
     }
 
     #[test]
@@ -217,7 +219,7 @@ mod alone {
                     }
                     1 => {
                         let ended = end_wait(&table, tid);
-                        prop_assert_eq!(ended.map(|w| (Some(w.series), w.call)),
+                        prop_assert_eq!(ended.map(|w| (Some(w.series), w.call.get())),
                             state.0.map(|s| (Some(s), state.1)));
                         state.0 = None;
                     }

@@ -10,8 +10,10 @@ use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
+use lockprof::hooks::attribution::Wanted;
 use lockprof::locks::catalogue;
 use lockprof::locks::choices::Choices;
+use profiler_common::slow::Attribution;
 
 /// Runs and nanoseconds of a program, or of several.
 #[derive(Clone, Copy, Default)]
@@ -104,8 +106,13 @@ pub(crate) fn only(locks: &[&str]) -> Choices {
 
 /// Watches only `locks` for `duration`, beside empty programs.
 pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
+    measure_with(locks, duration, Wanted::default())
+}
+
+/// The same with this much attribution.
+pub(crate) fn measure_with(locks: &[&str], duration: Duration, attribution: Wanted) -> Measured {
     let _stats = enable_stats();
-    let settings = Settings { locks: only(locks), ..Settings::default() };
+    let settings = Settings { locks: only(locks), attribution, ..Settings::default() };
     let session = Session::start(&settings).expect("lockprof attaches");
     let empty = attach_empty();
     let fds: HashMap<String, RawFd> = session.programs().program_fds().into_iter().collect();
@@ -147,14 +154,14 @@ pub(crate) fn measure(locks: &[&str], duration: Duration) -> Measured {
 }
 
 /// Size of the kernel's arrays for each of `assumed` CPUs on 8 nodes, or of this
-/// machine's CPUs, in KiB.
+/// machine's CPUs, in KiB; without those of attribution, whose size is fixed.
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
 pub(crate) fn arrays_kib_per_cpu(assumed: Option<u32>) -> f64 {
     let settings =
         Settings { assume_cpus: assumed, assume_nodes: assumed.map(|_| 8), ..Settings::default() };
     let session = Session::start(&settings).expect("lockprof attaches");
     let layout = session.programs().layout();
-    layout.bytes() as f64 / 1024.0 / f64::from(layout.cpus)
+    layout.bytes(&Attribution::default()) as f64 / 1024.0 / f64::from(layout.cpus)
 }
 
 fn attach_empty() -> Ebpf {

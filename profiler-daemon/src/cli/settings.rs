@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use super::args::{AssumeArgs, DaemonArgs, HookArgs, LockArgs};
 use super::backend;
 use super::config::{self, ConfigError, ConfigErrors};
+use crate::hooks::attribution::Wanted;
 use crate::hooks::backend::Backends;
 use crate::locks::choices::Choices;
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub assume_nodes: Option<u32>,
     /// How the kernel may be hooked.
     pub backends: Backends,
+    /// Who waits, and who makes them wait.
+    pub attribution: Wanted,
 }
 
 /// What to log, and how.
@@ -74,6 +77,7 @@ impl Default for Settings {
             assume_cpus: None,
             assume_nodes: None,
             backends: Backends::default(),
+            attribution: Wanted::default(),
         }
     }
 }
@@ -114,7 +118,10 @@ impl Settings {
     /// is about counts.
     pub fn measures_like(&self, other: &Self) -> bool {
         let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
-        self.locks == other.locks && self.backends == other.backends && sizes(self) == sizes(other)
+        self.locks == other.locks
+            && self.backends == other.backends
+            && self.attribution == other.attribution
+            && sizes(self) == sizes(other)
     }
 
     fn apply(

@@ -156,7 +156,7 @@ fn announce(session: &Session, listen: SocketAddr) {
     tracing::info!(
         %listen,
         locks = locks.join(","),
-        arrays_bytes = layout.bytes(),
+        arrays_bytes = session.programs().bytes(),
         cpus = layout.cpus,
         numa_nodes = layout.nodes,
         "attached"

@@ -155,7 +155,7 @@ fn examine(
     drop(sources);
     let attached = attach(settings, &facts);
     let (hooks, refused, arrays_bytes) = match &attached {
-        Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.layout().bytes())),
+        Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.bytes())),
         Err(error) => (Vec::new(), Some(format!("{error:#}")), None),
     };
     let invisible = if refused.is_some() { Vec::new() } else { invisible(&hooks) };

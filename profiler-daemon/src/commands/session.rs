@@ -5,16 +5,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
+
 use super::limits::{self, DataSymbols, Limit};
 use super::redact::without_addresses;
 use crate::cli::Settings;
+use crate::hooks::attribution::Wanted;
 use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Fields;
 use crate::kernel::topology::{Topology, kernel_release};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
+use crate::reader::attribution::Charges;
+use crate::reader::attribution::keeper::Keeper;
 use crate::reader::{Reader, Subject};
 use crate::snapshot::{self, Host, Name, NumaNode, Snapshot};
+use crate::who::Cgroups;
 
 /// A snapshot younger than this is not read again: many scrapes at once cost
 /// one read.
@@ -28,6 +34,8 @@ struct Reading {
 
 /// Attached programs with their reader. Dropping it detaches everything.
 pub struct Session {
+    _keeper: Option<Keeper>,
+    charges: Option<Arc<Charges>>,
     reading: Mutex<Reading>,
     programs: Programs,
     watch: WatchList,
@@ -60,11 +68,17 @@ impl Session {
             host: host(&facts),
             node_of_cpu: facts.topology.node_of_cpu.clone(),
             resolved: facts.resolutions.iter().map(record).collect(),
+            cgroups: facts.cgroups.as_ref().ok().cloned(),
         };
         let reader = Reader::new(&programs, &watch, subject)?;
+        let charges = reader.charges();
+        let keeper = charges.clone().map(Keeper::start).transpose();
+        let keeper = keeper.context("failed to start the thread that looks up names")?;
         drop(facts);
         give_back_memory();
         Ok(Self {
+            _keeper: keeper,
+            charges,
             reading: Mutex::new(Reading { reader, latest: None }),
             programs,
             watch,
@@ -86,8 +100,11 @@ impl Session {
         }
     }
 
-    /// Totals as of now.
+    /// Totals as of now, with every name that can be looked up.
     pub fn fresh_snapshot(&self) -> Snapshot {
+        if let Some(charges) = &self.charges {
+            charges.look_up_names();
+        }
         self.reading.lock().unwrap_or_else(PoisonError::into_inner).reader.read()
     }
 
@@ -134,6 +151,8 @@ pub struct Facts {
     pub btf: bool,
     /// Whether the kernel's symbol table tells where data are.
     pub data_symbols: DataSymbols,
+    /// What tells cgroups apart; else why nothing does.
+    pub cgroups: Result<Arc<Cgroups>, String>,
 }
 
 /// Looks at the kernel; attaches nothing.
@@ -165,6 +184,7 @@ pub fn gather_from(settings: &Settings, sources: &Sources<'_>) -> anyhow::Result
             Ok(_) => DataSymbols::NotListed,
             Err(_) => DataSymbols::Unreadable,
         },
+        cgroups: Cgroups::of_system().map(Arc::new).map_err(|error| error.to_string()),
     })
 }
 
@@ -194,8 +214,16 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         cpus: settings.assume_cpus.unwrap_or(0).max(topology.cpus),
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
+        attribution: Wanted {
+            controller: facts
+                .cgroups
+                .as_ref()
+                .ok()
+                .and_then(|cgroups| cgroups.hierarchy().controller.clone()),
+            ..settings.attribution.clone()
+        },
     };
-    let programs = Programs::attach(abilities, &watch, sizes, &facts.fields)?;
+    let programs = Programs::attach(abilities, &watch, &sizes, &facts.fields)?;
     Ok((programs, watch))
 }
 

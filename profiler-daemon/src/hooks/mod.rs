@@ -8,6 +8,7 @@
 
 pub mod abilities;
 mod absent;
+pub mod attribution;
 pub mod backend;
 mod claims;
 mod contention;

@@ -6,18 +6,20 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use aya::maps::{Map, MapData};
 use aya::programs::Program;
 use aya::programs::ProgramError;
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
+use profiler_common::slow::Attribution;
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
+use super::attribution::{self, Wanted};
 use super::backend::WaitBackend;
 use super::{
     Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
 };
 use crate::kernel::fields::{Field, Fields};
 
-/// How large the arrays have to be.
-#[derive(Clone, Copy, Debug)]
+/// How large the arrays have to be, and what is to be in them.
+#[derive(Clone, Debug)]
 pub struct Sizes {
     /// Possible CPUs.
     pub cpus: u32,
@@ -26,6 +28,8 @@ pub struct Sizes {
     /// Tasks that may wait or be in a mount call at once; `None` for the
     /// default.
     pub tasks: Option<u32>,
+    /// Who waits, and who makes them wait.
+    pub attribution: Wanted,
 }
 
 /// Why nothing can be measured.
@@ -61,6 +65,7 @@ pub struct Programs {
     ebpf: Ebpf,
     _links: Vec<syscalls::Link>,
     layout: Layout,
+    attribution: Attribution,
     hooks: Vec<HookState>,
 }
 
@@ -75,7 +80,7 @@ impl Programs {
     pub fn attach(
         abilities: Abilities,
         watch: &WatchList,
-        sizes: Sizes,
+        sizes: &Sizes,
         fields: &Fields,
     ) -> Result<Self, LoadError> {
         let mut layout = layout(watch, sizes, fields);
@@ -83,9 +88,11 @@ impl Programs {
         if let (Some(true), Ok(_)) = (abilities.contended_release, &owner_fields) {
             layout.holds = u32::try_from(watch.holds.len()).unwrap_or(u32::MAX);
         }
-        let btf = abilities.btf.as_ref().ok();
         let owners = owner_fields.clone().unwrap_or_default();
-        let mut ebpf = load(abilities.object()?, watch, &layout, &owners, btf)?;
+        let attribution =
+            attribution::data(&sizes.attribution, layout.locks, fields, owner_fields.is_ok());
+        let data = Data { layout, owners, attribution };
+        let mut ebpf = load(&abilities, watch, &data)?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
@@ -108,6 +115,7 @@ impl Programs {
             ebpf,
             _links: links,
             layout,
+            attribution,
             hooks,
         })
     }
@@ -130,6 +138,21 @@ impl Programs {
     /// The sizes that were used.
     pub const fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// How those who wait and those who make them wait are told.
+    pub const fn attribution(&self) -> &Attribution {
+        &self.attribution
+    }
+
+    /// Every array with its entries and the bytes of an entry.
+    pub fn arrays(&self) -> Vec<(&'static str, u32, usize)> {
+        self.layout.arrays(&self.attribution).to_vec()
+    }
+
+    /// Bytes of all arrays together.
+    pub fn bytes(&self) -> u64 {
+        self.layout.bytes(&self.attribution)
     }
 
     /// File descriptor of the array `name`.
@@ -220,7 +243,7 @@ fn attach_waits(
 }
 
 /// Sizes and offsets for the programs.
-fn layout(watch: &WatchList, sizes: Sizes, fields: &Fields) -> Layout {
+fn layout(watch: &WatchList, sizes: &Sizes, fields: &Fields) -> Layout {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut layout = Layout::new(
         sizes.cpus,
@@ -241,33 +264,34 @@ fn layout(watch: &WatchList, sizes: Sizes, fields: &Fields) -> Layout {
     layout
 }
 
+/// Read-only data of the programs, beside the watch list.
+struct Data {
+    layout: Layout,
+    owners: OwnerFields,
+    attribution: Attribution,
+}
+
 /// Creates the arrays; loads no program yet.
-fn load(
-    object: &[u8],
-    watch: &WatchList,
-    layout: &Layout,
-    owners: &OwnerFields,
-    btf: Option<&Btf>,
-) -> Result<Ebpf, LoadError> {
+fn load(abilities: &Abilities, watch: &WatchList, data: &Data) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
     let numbers = syscalls::calls_by_number();
     let series = watch.series_infos();
     let mut loader = EbpfLoader::new();
     loader
-        .btf(btf)
-        .override_global("LAYOUT", layout, true)
-        // Not in the object for kernels without a compare-exchange.
-        .override_global("OWNER_FIELDS", owners, false)
+        .btf(abilities.btf.as_ref().ok())
+        .override_global("LAYOUT", &data.layout, true)
+        .override_global("OWNER_FIELDS", &data.owners, true)
+        .override_global("ATTRIBUTION", &data.attribution, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)
         .override_global("SYSCALL_WHEN", &when[..], true);
-    for (name, entries, _) in layout.arrays() {
+    for (name, entries, _) in data.layout.arrays(&data.attribution) {
         // An array of a watch list without locks still needs an entry.
         loader.map_max_entries(name, entries.max(1));
     }
-    loader.map_max_entries(maps::CLAIMS, layout.claims());
-    loader.load(object).map_err(|error| load_error(&error))
+    loader.map_max_entries(maps::CLAIMS, data.layout.claims(&data.attribution));
+    loader.load(abilities.object()?).map_err(|error| load_error(&error))
 }
 
 pub(super) fn load_error(error: &EbpfError) -> LoadError {

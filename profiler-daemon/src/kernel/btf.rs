@@ -23,6 +23,7 @@ const POINTER: u32 = 2;
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
@@ -89,6 +90,8 @@ pub enum Shape {
     /// A pointer to the structure or union of this name; the name is empty for
     /// any other pointer.
     Pointer(String),
+    /// An array of pointers to the structure of this name.
+    Pointers(String),
     /// An array of integers of one byte, this many.
     Bytes(u32),
     /// Anything else.
@@ -101,6 +104,7 @@ impl fmt::Display for Shape {
             Self::Integer(bytes) => write!(f, "an integer of {bytes} bytes"),
             Self::Pointer(to) if to.is_empty() => f.write_str("a pointer"),
             Self::Pointer(to) => write!(f, "a pointer to `struct {to}`"),
+            Self::Pointers(to) => write!(f, "an array of pointers to `struct {to}`"),
             Self::Bytes(count) => write!(f, "an array of {count} bytes"),
             Self::Other => f.write_str("something else"),
         }
@@ -172,7 +176,7 @@ impl Btf {
                 // an array three.
                 INT | 14 | 17 => 4,
                 ARRAY => 12,
-                6 | 13 => 8 * found.len,
+                ENUM | 13 => 8 * found.len,
                 STRUCT | UNION | 15 | 19 => 12 * found.len,
                 _ => return Err(BtfError::Malformed { offset: at }),
             };
@@ -206,6 +210,27 @@ impl Btf {
         Ok(Member { offset, shape: self.shape(found)? })
     }
 
+    /// Value of `enumerator` in `enum of`; `None` if the kernel has no such
+    /// enumeration or enumerator.
+    ///
+    /// # Errors
+    ///
+    /// The data are malformed.
+    pub fn enumerator(&self, of: &str, enumerator: &str) -> Result<Option<u32>, BtfError> {
+        for at in self.types.iter().skip(1) {
+            let found = self.type_at(*at as usize)?;
+            if found.kind != ENUM || !self.is_called(found.name, of) {
+                continue;
+            }
+            for at in (found.rest..).step_by(8).take(found.len) {
+                if self.is_called(self.word(at)?, enumerator) {
+                    return self.word(at + 4).map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Offset in bytes and type of a member.
     fn find(&self, of: &str, member: &str) -> Result<(u32, Type), BtfError> {
         let missing = || BtfError::NoMember { of: of.into(), member: member.into() };
@@ -235,6 +260,10 @@ impl Btf {
                 let element = self.resolved(self.word(found.rest)?)?;
                 match (element.kind, element.of) {
                     (INT, 1) => Shape::Bytes(self.word(found.rest + 8)?),
+                    (POINTER, _) => match self.shape(element)? {
+                        Shape::Pointer(to) => Shape::Pointers(to),
+                        _ => Shape::Other,
+                    },
                     _ => Shape::Other,
                 }
             }

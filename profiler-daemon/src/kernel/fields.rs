@@ -31,7 +31,23 @@ pub enum Field {
     RwsemOwner,
     /// Who holds a mutex: a `task_struct` and flags (kernel/locking/mutex.c).
     MutexOwner,
+    /// The cgroups of a task, in all hierarchies.
+    TaskCgroups,
+    /// Of these, the one in the unified hierarchy.
+    CssSetDefault,
+    /// Of these, the states of the controllers, by number.
+    CssSetControllers,
+    /// The cgroup of a controller's state.
+    CssCgroup,
+    /// The directory of a cgroup.
+    CgroupDirectory,
+    /// Id of a directory in kernfs.
+    KernfsId,
 }
+
+/// Controllers whose hierarchy may tell containers apart where there is no
+/// unified one (cgroup v1).
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// What is known about a field of the table.
 struct Row {
@@ -58,6 +74,8 @@ enum Holds {
     Integer(u32),
     /// A pointer to this structure.
     Pointer(&'static str),
+    /// An array of pointers to this structure.
+    Pointers(&'static str),
     /// At least this many bytes of text.
     Bytes(u32),
 }
@@ -66,7 +84,8 @@ impl Holds {
     fn accepts(self, shape: &Shape) -> bool {
         match (self, shape) {
             (Self::Integer(bytes), Shape::Integer(found)) => bytes == *found,
-            (Self::Pointer(to), Shape::Pointer(found)) => to == found,
+            (Self::Pointer(to), Shape::Pointer(found))
+            | (Self::Pointers(to), Shape::Pointers(found)) => to == found,
             (Self::Bytes(count), Shape::Bytes(found)) => count <= *found,
             _ => false,
         }
@@ -76,6 +95,7 @@ impl Holds {
         match self {
             Self::Integer(bytes) => Shape::Integer(bytes),
             Self::Pointer(to) => Shape::Pointer(to.to_owned()),
+            Self::Pointers(to) => Shape::Pointers(to.to_owned()),
             Self::Bytes(count) => Shape::Bytes(count),
         }
     }
@@ -86,8 +106,14 @@ impl Holds {
 const SETNS: Option<&str> =
     Some("setns(fd, 0) into another mount namespace is not counted as a mount call");
 
+/// What naming those who wait and those who make them wait needs.
+const BLOCKERS: Option<&str> =
+    Some("who holds a lock is not read when others begin to wait for it");
+/// What telling cgroups apart needs.
+const CGROUPS: Option<&str> = Some("waits are charged to task names without their cgroups");
+
 /// How many fields there are.
-const COUNT: usize = 10;
+const COUNT: usize = 16;
 
 /// The table.
 const TABLE: [Row; COUNT] = [
@@ -101,7 +127,7 @@ const TABLE: [Row; COUNT] = [
         field: Field::TaskPid,
         name: "task_struct.pid",
         places: &[Place { of: "task_struct", path: "pid", holds: Holds::Integer(4) }],
-        without: None,
+        without: BLOCKERS,
     },
     Row {
         field: Field::TaskTgid,
@@ -114,7 +140,7 @@ const TABLE: [Row; COUNT] = [
         name: "task_struct.comm",
         // TASK_COMM_LEN in include/linux/sched.h.
         places: &[Place { of: "task_struct", path: "comm", holds: Holds::Bytes(16) }],
-        without: None,
+        without: BLOCKERS,
     },
     Row {
         field: Field::NsproxyMountNamespace,
@@ -151,13 +177,57 @@ const TABLE: [Row; COUNT] = [
         // With PREEMPT_RT both locks are built on an rt_mutex, whose owner word
         // is coded in another way: not the same field.
         places: &[Place { of: "rw_semaphore", path: "owner.counter", holds: Holds::Integer(8) }],
-        without: None,
+        without: BLOCKERS,
     },
     Row {
         field: Field::MutexOwner,
         name: "mutex.owner",
         places: &[Place { of: "mutex", path: "owner.counter", holds: Holds::Integer(8) }],
-        without: None,
+        without: BLOCKERS,
+    },
+    Row {
+        field: Field::TaskCgroups,
+        name: "task_struct.cgroups",
+        places: &[Place { of: "task_struct", path: "cgroups", holds: Holds::Pointer("css_set") }],
+        without: CGROUPS,
+    },
+    Row {
+        field: Field::CssSetDefault,
+        name: "css_set.dfl_cgrp",
+        places: &[Place { of: "css_set", path: "dfl_cgrp", holds: Holds::Pointer("cgroup") }],
+        without: CGROUPS,
+    },
+    Row {
+        field: Field::CssSetControllers,
+        name: "css_set.subsys",
+        places: &[Place {
+            of: "css_set",
+            path: "subsys",
+            holds: Holds::Pointers("cgroup_subsys_state"),
+        }],
+        without: CGROUPS,
+    },
+    Row {
+        field: Field::CssCgroup,
+        name: "cgroup_subsys_state.cgroup",
+        places: &[Place {
+            of: "cgroup_subsys_state",
+            path: "cgroup",
+            holds: Holds::Pointer("cgroup"),
+        }],
+        without: CGROUPS,
+    },
+    Row {
+        field: Field::CgroupDirectory,
+        name: "cgroup.kn",
+        places: &[Place { of: "cgroup", path: "kn", holds: Holds::Pointer("kernfs_node") }],
+        without: CGROUPS,
+    },
+    Row {
+        field: Field::KernfsId,
+        name: "kernfs_node.id",
+        places: &[Place { of: "kernfs_node", path: "id", holds: Holds::Integer(8) }],
+        without: CGROUPS,
     },
 ];
 
@@ -165,6 +235,7 @@ const TABLE: [Row; COUNT] = [
 #[derive(Clone, Debug)]
 pub struct Fields {
     offsets: [Result<u32, String>; COUNT],
+    controllers: [Option<u32>; CONTROLLERS.len()],
 }
 
 /// What is known about one field on this kernel.
@@ -182,7 +253,16 @@ pub struct Known<'a> {
 impl Fields {
     /// Looks every field up. Without BTF none is known.
     pub fn find(btf: Result<&Btf, &BtfError>) -> Self {
-        Self { offsets: TABLE.each_ref().map(|row| offset(row, btf)) }
+        let controllers = CONTROLLERS.map(|controller| {
+            btf.ok()?.enumerator("cgroup_subsys_id", &format!("{controller}_cgrp_id")).ok()?
+        });
+        Self { offsets: TABLE.each_ref().map(|row| offset(row, btf)), controllers }
+    }
+
+    /// Number of a controller in [`Field::CssSetControllers`]: `memory`, `pids` or
+    /// `cpu`. `None` if the kernel does not have it.
+    pub fn controller(&self, name: &str) -> Option<u32> {
+        self.controllers[CONTROLLERS.iter().position(|controller| *controller == name)?]
     }
 
     /// Offset of a field, in bytes; `None` if it is not known.
@@ -276,6 +356,16 @@ mod tests {
         let to_namespace = builder.pointer(mnt_namespace);
         let nsproxy = builder.structure("nsproxy", &[("mnt_ns", to_namespace, 192)]);
         let to_nsproxy = builder.pointer(nsproxy);
+        let kernfs_node = builder.structure("kernfs_node", &[("id", long, 8 * 96)]);
+        let directory = builder.pointer(kernfs_node);
+        let cgroup = builder.structure("cgroup", &[("kn", directory, 8 * 256)]);
+        let to_cgroup = builder.pointer(cgroup);
+        let state = builder.structure("cgroup_subsys_state", &[("cgroup", to_cgroup, 0)]);
+        let to_state = builder.pointer(state);
+        let states = builder.array(to_state, 14);
+        let css_set = builder
+            .structure("css_set", &[("subsys", states, 0), ("dfl_cgrp", to_cgroup, 8 * 120)]);
+        let to_css_set = builder.pointer(css_set);
         builder.structure(
             "task_struct",
             &[
@@ -283,6 +373,7 @@ mod tests {
                 ("tgid", int, 8 * 2236),
                 ("comm", name, 8 * 2736),
                 ("nsproxy", to_nsproxy, 8 * 2824),
+                ("cgroups", to_css_set, 8 * 2920),
             ],
         );
         builder.structure("rw_semaphore", &[("count", atomic, 0), ("owner", atomic, 64)]);
@@ -318,6 +409,12 @@ mod tests {
             (Field::RwsemCount, 0),
             (Field::RwsemOwner, 8),
             (Field::MutexOwner, 0),
+            (Field::TaskCgroups, 2920),
+            (Field::CssSetDefault, 120),
+            (Field::CssSetControllers, 0),
+            (Field::CssCgroup, 0),
+            (Field::CgroupDirectory, 256),
+            (Field::KernfsId, 96),
         ];
         for (field, offset) in offsets {
             assert_eq!(fields.offset(field), Some(offset), "{field:?}");
@@ -353,8 +450,10 @@ mod tests {
         let fields = Fields::find(Ok(&builder.build().unwrap()));
         assert_eq!(fields.offset(Field::TaskPid), Some(0));
         let off = fields.turned_off();
-        assert_eq!(off.len(), 1, "{off:?}");
+        assert_eq!(off.len(), 3, "{off:?}");
         assert!(off[0].what.contains("setns(fd, 0)"));
+        assert_eq!(off[1].fields[0], "task_struct.comm");
+        assert_eq!(off[2].fields[0], "task_struct.cgroups");
         assert_eq!(off[0].fields, ["task_struct.nsproxy", "nsproxy.mnt_ns"]);
         assert_eq!(
             off[0].why,

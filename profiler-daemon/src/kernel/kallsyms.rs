@@ -214,7 +214,7 @@ fn base(name: &str) -> &str {
 }
 
 /// Address, letter, name and module of a line.
-fn parse(line: &str) -> Option<(u64, char, &str, Option<&str>)> {
+pub(super) fn parse(line: &str) -> Option<(u64, char, &str, Option<&str>)> {
     let mut words = line.split_ascii_whitespace();
     let address = u64::from_str_radix(words.next()?, 16).ok()?;
     let letter = words.next()?.chars().next()?;

@@ -97,11 +97,13 @@ impl InFlight {
                 let depth = usize::try_from(load(&raw const (*stack).depth)).unwrap_or(0);
                 for entry in 0..depth.min(DEPTH) {
                     let wait = (&raw const (*stack).waits).cast::<[u64; 2]>().add(entry);
-                    let series = load(wait.cast());
+                    // The series and whom the wait is charged to, in one word.
+                    let about = load(wait.cast());
+                    let series = about & u64::from(u32::MAX);
                     let start_ns = load(wait.cast::<u64>().add(1));
                     // Still the same wait, not one that has ended meanwhile.
                     if series != 0
-                        && load(wait.cast()) == series
+                        && load(wait.cast()) == about
                         && load(&raw const (*stack).depth) > entry as u64
                     {
                         count(usize::try_from(series - 1).unwrap_or(usize::MAX), start_ns);

@@ -4,6 +4,7 @@
 //! at one cache line per CPU and visits the banks of those CPUs alone on which
 //! something was booked since the last read.
 
+pub mod attribution;
 mod banks;
 mod inflight;
 mod mapping;
@@ -11,6 +12,7 @@ mod misses;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use profiler_common::layout::{
@@ -18,15 +20,17 @@ use profiler_common::layout::{
 };
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
+use self::attribution::Charges;
 use self::banks::Banks;
 use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
 use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, WatchList};
 use crate::snapshot::{
-    self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, Releases, Resolution, SCHEMA,
-    Snapshot, SyscallCalls, SyscallErrors,
+    self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, OwnCost, Releases, Resolution,
+    SCHEMA, Snapshot, SyscallCalls, SyscallErrors,
 };
+use crate::who::Cgroups;
 
 /// Why the arrays cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +46,7 @@ pub enum ReaderError {
 }
 
 /// Facts that do not change while the programs are attached.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Subject {
     /// The machine.
     pub host: Host,
@@ -50,6 +54,8 @@ pub struct Subject {
     pub node_of_cpu: Vec<u32>,
     /// How each wanted lock was resolved.
     pub resolved: Vec<Resolution>,
+    /// Tells cgroups apart; `None` where there is no hierarchy of them.
+    pub cgroups: Option<Arc<Cgroups>>,
 }
 
 /// Reads snapshots from attached programs.
@@ -67,6 +73,8 @@ pub struct Reader {
     banks: Banks,
     inflight: InFlight,
     misses: Misses,
+    charges: Option<Arc<Charges>>,
+    arrays_bytes: u64,
     started: Instant,
 }
 
@@ -90,7 +98,7 @@ impl Reader {
             .map(|h| Hook { hook: h.hook.clone(), backend: h.backend_name().to_owned() })
             .collect();
         let array = |name| -> Result<BorrowedFd<'_>, ReaderError> { Ok(programs.array(name)?) };
-        let entries = layout.arrays();
+        let entries = programs.arrays();
         let entries_of = |name: &str| {
             entries
                 .iter()
@@ -104,9 +112,13 @@ impl Reader {
         } else {
             None
         };
+        let locks: Vec<_> = watch.locks.iter().map(|lock| lock.name.clone()).collect();
+        let charges = Charges::new(programs, &locks, &watch.series, subject.cgroups.clone())?;
         Ok(Self {
             hooks,
-            locks: watch.locks.iter().map(|lock| lock.name.clone()).collect(),
+            charges: charges.map(Arc::new),
+            arrays_bytes: programs.bytes(),
+            locks,
             series: watch.series.clone(),
             hold_series: watch.holds.clone(),
             cpus: Mapping::read_only(maps::CPUS, array(maps::CPUS)?, entries_of(maps::CPUS))?,
@@ -143,10 +155,18 @@ impl Reader {
         })
     }
 
+    /// The table of charges, for a [`Keeper`](attribution::keeper::Keeper); `None`
+    /// when attribution is off.
+    pub fn charges(&self) -> Option<Arc<Charges>> {
+        self.charges.clone()
+    }
+
     /// Totals since the programs were attached.
     pub fn read(&mut self) -> Snapshot {
         let now_ns = monotonic_ns();
         self.banks.refresh(&self.cpus);
+        let (waiters, blockers) =
+            self.charges.as_ref().map(|charges| charges.read()).unwrap_or_default();
         let inflight = self.inflight.read(&self.cpus, &self.series, self.locks.len(), now_ns);
         Snapshot {
             schema: SCHEMA,
@@ -165,6 +185,10 @@ impl Reader {
                 .collect(),
             holds: self.lock_holds(),
             releases: self.releases(),
+            waiters,
+            blockers,
+            slow_waits: self.charges.as_ref().and_then(|charges| charges.slow_waits()),
+            own: Some(self.own_cost()),
             handoffs: self.handoff_counts(),
             syscalls: self.syscall_calls(),
             syscall_errors: self.syscall_errors(),
@@ -172,6 +196,15 @@ impl Reader {
             resolved: self.subject.resolved.clone(),
             hooks: self.hooks.clone(),
             ..Snapshot::default()
+        }
+    }
+
+    fn own_cost(&self) -> OwnCost {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        OwnCost {
+            cpu_ns: ns(cpu),
+            resident_bytes: resident_bytes().unwrap_or(0),
+            arrays_bytes: self.arrays_bytes,
         }
     }
 
@@ -411,6 +444,14 @@ fn errno_name(errno: u16) -> String {
         _ => "other",
     };
     name.to_owned()
+}
+
+/// Resident memory of this process, in bytes: the second figure of
+/// `/proc/self/statm`, which the kernel has at hand.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
 }
 
 /// Time since boot, in ns.

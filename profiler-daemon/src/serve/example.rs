@@ -14,8 +14,9 @@ use super::process::Process;
 use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
-    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, NumaNode, Releases,
-    Resolution, SCHEMA, Snapshot, SyscallCalls, SyscallErrors, Times,
+    Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Histogram, Hook, Host, InFlight,
+    LockHolds, LockWaits, MOUNTINFO_READ, NumaNode, Party, Releases, Resolution, Runtime, SCHEMA,
+    SlowWaits, Snapshot, SyscallCalls, SyscallErrors, Times, Waiter, Who,
 };
 
 /// When the counters of the example were zero.
@@ -50,6 +51,13 @@ fn waits(lock: &str, mode: Mode, numa_node: u32, values_ns: &[u64]) -> LockWaits
         migrated: 0,
         failed: 0,
     }
+}
+
+fn runc(id: &str) -> Party {
+    let path = format!("/system.slice/docker-{id}.scope");
+    let container = Container { manager: "docker".into(), id: id.into(), pod_uid: None, qos: None };
+    let cgroup = Cgroup { id: 4321, path: path.into(), container: Some(container) };
+    Party::Task(Who { task: "runc".into(), runtime: Runtime::Runc, cgroup: Some(cgroup) })
 }
 
 /// Two nodes, three locks, of which one was not found.
@@ -152,6 +160,39 @@ pub(super) fn snapshot() -> Snapshot {
             hook("sys_mount", "tracepoint"),
             hook("sys_open_tree_attr", "none"),
         ],
+        waiters: vec![
+            Waiter {
+                lock: "namespace_sem".into(),
+                mode: Some(Mode::Write),
+                call: Some("mount".into()),
+                party: runc("9f86d081884c"),
+                waits: Charge { count: 2, sum_ns: 940_000, max_ns: 900_000 },
+            },
+            Waiter {
+                lock: "namespace_sem".into(),
+                mode: None,
+                call: None,
+                party: Party::Other,
+                waits: Charge { count: 4, sum_ns: 33_518_700, max_ns: 31_000_000 },
+            },
+        ],
+        blockers: vec![
+            Blocker {
+                lock: "namespace_sem".into(),
+                basis: Basis::ReaderHint,
+                call: Some(MOUNTINFO_READ.into()),
+                party: runc("9f86d081884c"),
+                waits: Charge { count: 5, sum_ns: 34_458_000, max_ns: 31_000_000 },
+            },
+            Blocker {
+                lock: "namespace_sem".into(),
+                basis: Basis::Unknown,
+                call: None,
+                party: Party::Unknown,
+                waits: Charge { count: 1, sum_ns: 700, max_ns: 700 },
+            },
+        ],
+        slow_waits: Some(SlowWaits { threshold_ns: 10_000_000, count: 1, recent: vec![] }),
         ..Snapshot::default()
     }
 }

@@ -1,11 +1,11 @@
 //! Who waited, who made them wait, and the slowest waits one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Party};
+use super::{Name, Party, PartyKey};
 use crate::locks::Mode;
 
 /// Pseudo-call of a task that reads a mount table through `/proc`; all others
@@ -188,14 +188,97 @@ pub(super) fn subtract<R, K: Eq + Hash>(
 
 /// Waiters of a window.
 pub(super) fn waiters_since(now: &mut Vec<Waiter>, earlier: &[Waiter]) {
-    let key = |row: &Waiter| (row.lock.clone(), row.mode, row.call.clone(), row.party.clone());
+    take_from_evicted(
+        now,
+        earlier,
+        |row| (row.lock.clone(), row.mode, row.call.clone()),
+        |row| (&row.party, &mut row.waits),
+    );
+    let key = |row: &Waiter| (row.lock.clone(), row.mode, row.call.clone(), row.party.key());
     let since = |row: &mut Waiter, then: &Waiter| row.waits = row.waits.since(then.waits);
     subtract(now, earlier, key, since, |row| row.waits.count == 0);
 }
 
 /// Blockers of a window.
 pub(super) fn blockers_since(now: &mut Vec<Blocker>, earlier: &[Blocker]) {
-    let key = |row: &Blocker| (row.lock.clone(), row.basis, row.call.clone(), row.party.clone());
+    take_from_evicted(
+        now,
+        earlier,
+        |row| (row.lock.clone(), row.basis, row.call.clone()),
+        |row| (&row.party, &mut row.waits),
+    );
+    let key = |row: &Blocker| (row.lock.clone(), row.basis, row.call.clone(), row.party.key());
     let since = |row: &mut Blocker, then: &Blocker| row.waits = row.waits.since(then.waits);
     subtract(now, earlier, key, since, |row| row.waits.count == 0);
+}
+
+/// What a row of `earlier` had that `now` does not list any more is among the
+/// evicted, and is no more of the window than what a listed row had.
+fn take_from_evicted<R: Clone, K: Eq + Hash>(
+    now: &mut [R],
+    earlier: &[R],
+    matter: impl Fn(&R) -> K,
+    parts: impl for<'a> Fn(&'a mut R) -> (&'a Party, &'a mut Charge),
+) {
+    let party = |row: &R| {
+        let mut row = row.clone();
+        let (party, charge) = parts(&mut row);
+        (party.clone(), *charge)
+    };
+    let listed: HashSet<_> = now.iter().map(|row| (matter(row), party(row).0.key())).collect();
+    let mut gone: HashMap<(K, PartyKey), Charge> = HashMap::new();
+    for row in earlier {
+        let (party, charge) = party(row);
+        if !listed.contains(&(matter(row), party.key())) {
+            let evicted = PartyKey::Evicted(party.runtime());
+            gone.entry((matter(row), evicted)).or_default().add(charge);
+        }
+    }
+    for row in now.iter_mut() {
+        let matter = matter(row);
+        let (party, charge) = parts(row);
+        if let Some(gone) = gone.get(&(matter, party.key())) {
+            charge.count = charge.count.saturating_sub(gone.count);
+            charge.sum_ns = charge.sum_ns.saturating_sub(gone.sum_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Cgroup, Runtime, Who};
+
+    fn waiter(party: Party, count: u64) -> Waiter {
+        let waits = Charge { count, sum_ns: 10 * count, max_ns: 10 };
+        Waiter { lock: "l".into(), mode: Some(Mode::Read), call: None, party, waits }
+    }
+
+    fn task(name: &str, path: &str) -> Party {
+        let cgroup = Cgroup { id: 7, path: path.into(), container: None };
+        Party::Task(Who { task: name.into(), runtime: Runtime::Runc, cgroup: Some(cgroup) })
+    }
+
+    #[test]
+    fn a_cgroup_that_gets_its_name_later_is_the_same() {
+        let mut now = vec![waiter(task("runc", "/a"), 5)];
+        waiters_since(&mut now, &[waiter(task("runc", ""), 3)]);
+        assert_eq!(
+            now,
+            [Waiter {
+                waits: Charge { count: 2, sum_ns: 20, max_ns: 10 },
+                ..waiter(task("runc", "/a"), 0)
+            }]
+        );
+    }
+
+    #[test]
+    fn what_was_evicted_meanwhile_does_not_count_as_new() {
+        let earlier = [waiter(task("runc", "/a"), 5), waiter(task("crun", "/a"), 1)];
+        let evicted = Party::Evicted { runtime: Runtime::Runc };
+        let mut now = vec![waiter(task("crun", "/a"), 4), waiter(evicted, 6)];
+        waiters_since(&mut now, &earlier);
+        let counts: Vec<_> = now.iter().map(|row| (row.party.task(), row.waits.count)).collect();
+        assert_eq!(counts, [("crun", 3), ("evicted", 1)], "one more before it was evicted");
+    }
 }

@@ -18,7 +18,7 @@ pub use self::attribution::{Basis, Blocker, Charge, MOUNTINFO_READ, SlowWait, Sl
 pub use self::histogram::Histogram;
 pub use self::mounts::{MountTable, MountTables, MountinfoReader, Superblocks};
 pub use self::samples::{Place, SampleCount, Samples};
-pub use self::who::{Cgroup, Container, Name, Party, Runtime, Who};
+pub use self::who::{Cgroup, Container, Name, Party, PartyKey, Runtime, Who};
 use crate::locks::{Method, Mode};
 
 /// Version of the JSON form. Keys are added without a new version; none is

@@ -64,7 +64,7 @@ pub(super) fn readers_since(now: &mut Vec<MountinfoReader>, earlier: &[Mountinfo
     subtract(
         now,
         earlier,
-        |row| (row.file.clone(), row.party.clone()),
+        |row| (row.file.clone(), row.party.key()),
         |row, then| {
             row.opens = row.opens.saturating_sub(then.opens);
             row.entries = row.entries.saturating_sub(then.entries);

@@ -87,8 +87,15 @@ fn needs_escape(c: char) -> bool {
 pub enum Party {
     /// Tasks of one name in one cgroup.
     Task(Who),
-    /// Those that the table of parties had no room for.
+    /// Those that the table of charges had no room for.
     Other,
+    /// Those whose rows were given to others, by runtime: mostly of containers
+    /// that are gone.
+    Evicted {
+        /// What they belonged to.
+        #[serde(default)]
+        runtime: Runtime,
+    },
     /// Nobody could be named.
     Unknown,
 }
@@ -98,23 +105,51 @@ impl Party {
     pub const fn who(&self) -> Option<&Who> {
         match self {
             Self::Task(who) => Some(who),
-            Self::Other | Self::Unknown => None,
+            Self::Other | Self::Evicted { .. } | Self::Unknown => None,
         }
     }
 
-    /// Task name, `other` or `unknown`.
+    /// Task name, `other`, `evicted` or `unknown`.
     pub fn task(&self) -> &str {
         match self {
             Self::Task(who) => who.task.as_str(),
             Self::Other => "other",
+            Self::Evicted { .. } => "evicted",
             Self::Unknown => "unknown",
         }
     }
 
     /// [`Runtime`] of the tasks; `other` for those that are nobody in particular.
     pub fn runtime(&self) -> Runtime {
-        self.who().map_or(Runtime::Other, |who| who.runtime)
+        match self {
+            Self::Task(who) => who.runtime,
+            Self::Evicted { runtime } => *runtime,
+            Self::Other | Self::Unknown => Runtime::Other,
+        }
     }
+
+    /// What stays the same of a party when more becomes known of it, such as the
+    /// path of its cgroup.
+    pub fn key(&self) -> PartyKey {
+        match self {
+            Self::Task(who) => {
+                PartyKey::Task(who.task.clone(), who.cgroup.as_ref().map(|cgroup| cgroup.id))
+            }
+            Self::Other => PartyKey::Other,
+            Self::Evicted { runtime } => PartyKey::Evicted(*runtime),
+            Self::Unknown => PartyKey::Unknown,
+        }
+    }
+}
+
+/// See [`Party::key`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the variants of `Party`")]
+pub enum PartyKey {
+    Task(Name, Option<u64>),
+    Other,
+    Evicted(Runtime),
+    Unknown,
 }
 
 /// Tasks of one name in one cgroup.
@@ -153,7 +188,8 @@ pub struct Cgroup {
 /// A container, as the path of its cgroup tells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Container {
-    /// Who made it: `docker`, `containerd`, `crio`, `podman`, or `unknown`.
+    /// Who made it: `docker`, `containerd`, `crio`, `podman`, `buildkit`, `lxc`, or
+    /// `unknown`.
     pub manager: Name,
     /// Its id, in full.
     pub id: Name,

@@ -14,7 +14,7 @@ use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 use lockprof::hooks::LoadError;
 use lockprof::hooks::backend::{Backends, WaitBackend};
-use lockprof::snapshot::Snapshot;
+use lockprof::snapshot::{Charge, Snapshot};
 
 /// The built binary.
 pub(crate) const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
@@ -83,6 +83,22 @@ pub(crate) fn handoffs_fit(window: &Snapshot) {
             handoffs == acquired || handoffs + 1 == acquired,
             "{name}: {handoffs} handoffs, {acquired} contended acquisitions"
         );
+    }
+}
+
+/// Waiters and blockers of each lock add up to its waits, to the nanosecond.
+pub(crate) fn charges_fit(window: &Snapshot) {
+    for lock in &window.inflight {
+        let name = &lock.lock;
+        let rows = window.locks.iter().filter(|row| row.lock == *name);
+        let all = rows.fold((0, 0), |all, row| (all.0 + row.waits.count, all.1 + row.waits.sum_ns));
+        let waiters = window.waiters.iter().filter(|row| row.lock == *name).map(|row| row.waits);
+        let blockers = window.blockers.iter().filter(|row| row.lock == *name).map(|row| row.waits);
+        let sum = |charges: &mut dyn Iterator<Item = Charge>| {
+            charges.fold((0, 0), |all, charge| (all.0 + charge.count, all.1 + charge.sum_ns))
+        };
+        assert_eq!(sum(&mut waiters.into_iter()), all, "{name}: waiters, against all waits");
+        assert_eq!(sum(&mut blockers.into_iter()), all, "{name}: blockers, against all waits");
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::field::{Field, Problems, alternatives};
 use crate::cli::Settings;
 use crate::cli::backend::{by_name, names};
+use crate::cli::duration::parse_duration;
 use crate::hooks::backend::{CallBackend, WaitBackend};
 use crate::locks::LockKind;
 use crate::locks::choices::{Choices, CustomLock};
@@ -41,6 +42,11 @@ pub(super) struct LockKey {
 /// Bounds of what may be in flight: below, a few dozen waiting tasks would be
 /// lost; above, the arrays take hundreds of megabytes.
 const IN_FLIGHT: RangeInclusive<u32> = 64..=4_194_304;
+
+/// Bounds of the table of charges, 64 bytes a row.
+const ROWS: RangeInclusive<u32> = 0..=1_048_576;
+/// Bounds of the ring of slow waits, 320 bytes each.
+const SLOW_WAITS: RangeInclusive<u32> = 0..=65_536;
 
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
@@ -141,6 +147,43 @@ pub(super) const KEYS: &[Key] = &[
         is_default: true,
         read: |settings, field| {
             settings.backends.calls = backend(field, &CallBackend::ALL, CallBackend::name)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "attribution",
+        name: "rows",
+        about: "Rows of the table of who waits and who makes them wait: each is for one task name \
+                in one cgroup, one lock and one call. What finds no row counts as `other`. 0 turns \
+                attribution off. Rounded up to a power of two.",
+        value: "8192",
+        is_default: true,
+        read: |settings, field| {
+            settings.attribution.rows = field.integer(&ROWS)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "attribution",
+        name: "slow_wait",
+        about: "Waits of at least this long are listed one by one, with the kernel's stack.",
+        value: "\"10ms\"",
+        is_default: true,
+        read: |settings, field| {
+            let long = field.parsed("a time such as \"10ms\"", |text| parse_duration(text).ok())?;
+            settings.attribution.slow_ns = u64::try_from(long.as_nanos()).unwrap_or(u64::MAX);
+            Ok(())
+        },
+    },
+    Key {
+        table: "attribution",
+        name: "slow_waits",
+        about: "How many of these are kept, the most recent ones; 0 for none. Rounded up to a \
+                power of two.",
+        value: "256",
+        is_default: true,
+        read: |settings, field| {
+            settings.attribution.slow_waits = field.integer(&SLOW_WAITS)?;
             Ok(())
         },
     },

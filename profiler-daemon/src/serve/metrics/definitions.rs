@@ -3,11 +3,12 @@
 use std::time::UNIX_EPOCH;
 
 use super::Value::{Number, Text};
+use super::attribution;
 use super::{Figure, Kind, Label, Metric, Row, Scrape, Unit, seconds};
 use crate::locks::Mode;
 use crate::snapshot::{InFlight, LockHolds, LockWaits, Releases};
 
-const LOCK: Label = Label {
+pub(super) const LOCK: Label = Label {
     name: "lock",
     about: "Name of the lock in the catalogue, the same on every kernel, or the name given in the configuration",
     bound: "the watched locks, at most 32",
@@ -122,6 +123,16 @@ pub const REASONS: &[(&str, &str)] = &[
         "The arguments of `clone3` could not be read, so the call was not counted.",
     ),
     (
+        "charges_full",
+        "Whoever waited, or made others wait, found no row in the table of charges (`attribution.rows`); the wait \
+         counts, under the task `other`.",
+    ),
+    (
+        "slow_wait_not_listed",
+        "A slow wait found its place in the ring of slow waits (`attribution.slow_waits`) being written; it \
+         counts, but is not listed.",
+    ),
+    (
         "recursion_miss",
         "The kernel skipped a program because it was already running on that CPU (counted since Linux 5.12). \
          It does not say which lock \
@@ -196,6 +207,11 @@ pub const METRICS: &[Metric] = &[
         note: "",
         rows: |s| inflight_rows(s, |i| Figure::Number(seconds(i.map_or(0, |i| i.oldest_ns)))),
     },
+    attribution::WAITER_SECONDS,
+    attribution::WAITER_WAITS,
+    attribution::BLOCKER_SECONDS,
+    attribution::BLOCKER_BASIS_SECONDS,
+    attribution::SLOW_WAITS,
     Metric {
         name: "lockprof_lock_handoffs_total",
         help: "Times that the contended lock went from an acquirer on one NUMA node to one on another, or stayed.",

@@ -5,6 +5,7 @@
 //! the function that turns a [`Scrape`] into rows, so a metric cannot be
 //! exposed without being documented.
 
+mod attribution;
 mod definitions;
 
 use std::borrow::Cow;

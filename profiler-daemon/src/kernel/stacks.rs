@@ -1,0 +1,131 @@
+//! Names for the addresses of kernel stacks.
+//!
+//! In: addresses, and `/proc/kallsyms`. Out: `function+0xoffset`. Addresses that
+//! are not known yet are looked up together, in one pass over the file, away from
+//! whoever shows them; what was looked up is kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::sync::{PoisonError, RwLock};
+
+use super::kallsyms::{KALLSYMS, KallsymsError, parse};
+
+/// Most addresses whose names are kept: those of some hundred call chains.
+const CAPACITY: usize = 8192;
+
+/// Names that were looked up.
+#[derive(Debug, Default)]
+pub struct StackNames {
+    names: RwLock<HashMap<u64, Box<str>>>,
+}
+
+impl StackNames {
+    /// Name of the function at `address`, with the offset; `None` until it was
+    /// looked up.
+    pub fn get(&self, address: u64) -> Option<Box<str>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
+    }
+
+    /// Looks up those of `addresses` that are not known.
+    ///
+    /// # Errors
+    ///
+    /// `/proc/kallsyms` cannot be read.
+    pub fn look_up(&self, addresses: impl IntoIterator<Item = u64>) -> Result<(), KallsymsError> {
+        let mut unknown: Vec<u64> = {
+            let known = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            addresses.into_iter().filter(|address| !known.contains_key(address)).collect()
+        };
+        unknown.sort_unstable();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let read = |source| KallsymsError::Read { path: KALLSYMS.into(), source };
+        let file = File::open(KALLSYMS).map_err(read)?;
+        let found = functions(BufReader::new(file), &unknown).map_err(read)?;
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() + found.len() > CAPACITY {
+            names.clear();
+        }
+        names.extend(found);
+        Ok(())
+    }
+}
+
+/// The function that each of `addresses`, ascending, is in: that with the highest
+/// address not above it.
+fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Vec<(u64, Box<str>)>> {
+    let mut best: Vec<(u64, Box<str>)> = vec![(0, "".into()); addresses.len()];
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if table.read_line(&mut line)? == 0 {
+            break;
+        }
+        let Some((start, letter, name, _)) = parse(&line) else { continue };
+        if !matches!(letter, 't' | 'T' | 'w' | 'W') {
+            continue;
+        }
+        // Of the addresses at or above it the lowest is enough: the others get
+        // what that one has, unless they have something higher.
+        let at = addresses.partition_point(|address| *address < start);
+        if let Some(best) = best.get_mut(at).filter(|best| best.0 < start) {
+            *best = (start, name.into());
+        }
+    }
+    let mut below: (u64, Box<str>) = (0, "".into());
+    let mut found = Vec::new();
+    for (address, best) in addresses.iter().zip(best) {
+        if best.0 > below.0 {
+            below = best;
+        }
+        let name = match below.0 {
+            0 => "?".into(),
+            start => format!("{}+{:#x}", below.1, address - start).into_boxed_str(),
+        };
+        found.push((*address, name));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+ffffffff81000000 T _text
+ffffffff81000100 t down_write
+ffffffff81000140 d not_code
+ffffffff81000180 T up_write
+ffffffffa0000000 t of_a_module\t[overlay]
+ffffffff81000200 t after_the_module
+";
+
+    fn names(addresses: &[u64]) -> Vec<String> {
+        let found = functions(TABLE.as_bytes(), addresses).unwrap();
+        found.into_iter().map(|(_, name)| name.into_string()).collect()
+    }
+
+    #[test]
+    fn an_address_is_in_the_function_that_starts_below_it() {
+        assert_eq!(
+            names(&[0xffff_ffff_8100_0108, 0xffff_ffff_8100_0150]),
+            ["down_write+0x8", "down_write+0x50"]
+        );
+        assert_eq!(
+            names(&[0xffff_ffff_8100_0180, 0xffff_ffff_8100_0204, 0xffff_ffff_a000_0010]),
+            ["up_write+0x0", "after_the_module+0x4", "of_a_module+0x10"]
+        );
+        assert_eq!(names(&[0x1000]), ["?"], "below all code");
+    }
+
+    #[test]
+    fn what_was_looked_up_is_known() {
+        let names = StackNames::default();
+        assert_eq!(names.get(1), None);
+        names.look_up([1]).unwrap();
+        assert_eq!(names.get(1).as_deref(), Some("?"));
+    }
+}

@@ -1,0 +1,231 @@
+//! The thread that keeps the table of charges readable and from filling up.
+//!
+//! It gives names to new cgroups and stacks, so that whoever reads does not have
+//! to, and takes rows away from tasks that are gone when others need them.
+//!
+//! Freeing a row, while programs may hold its number: it is retired, so that none
+//! finds it any more; after a grace period of the kernel those that had found it
+//! before are done, and whoever waits in its name is in the arrays; if nobody
+//! does, then after another grace period nobody adds to it any more, and it is
+//! free.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use profiler_common::charges::{READY, RETIRED};
+use profiler_common::inflight::{Exchange as _, Word as _};
+use profiler_common::layout::CHARGE_CLAIMS;
+use profiler_common::spin_stack::DEPTH;
+
+use super::{Charges, frames, read_slow};
+use crate::reader::mapping::load;
+
+/// How often it looks whether there is anything to do: at one cache line.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two looks at how full the table is.
+const EVICTION_TICKS: u64 = 40;
+
+/// The running thread. Dropping it ends the thread.
+pub struct Keeper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system has no room for another thread.
+    pub fn start(charges: Arc<Charges>) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
+            let mut work = Work::default();
+            for tick in 0u64.. {
+                work.names_of_new(&charges);
+                if tick % EVICTION_TICKS == EVICTION_TICKS - 1 {
+                    work.evict(&charges);
+                }
+                match stopped.recv_timeout(TICK) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It panicked or it ended; either way it is gone.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What one look remembers for the next.
+#[derive(Default)]
+struct Work {
+    claimed: u64,
+    slow: u64,
+    /// Count of each row at the last look at how full the table is.
+    counts: HashMap<usize, (u64, u64)>,
+}
+
+impl Work {
+    /// Looks up names if anybody is new.
+    fn names_of_new(&mut self, charges: &Charges) {
+        let state = charges.state.element(0);
+        // SAFETY: fields of a mapped element.
+        let (claimed, slow) =
+            unsafe { (load(&raw const (*state).claimed), load(&raw const (*state).slow)) };
+        // What has to wait for its turn is looked up again next time.
+        if claimed != self.claimed && charges.look_up_cgroups() {
+            self.claimed = claimed;
+        }
+        if slow != self.slow {
+            self.slow = slow;
+            charges.look_up_functions();
+        }
+    }
+
+    /// Frees rows if more than half of them are taken: those of cgroups that are
+    /// gone, and if that is not enough, those that nobody was charged to since the
+    /// last look, least charged first.
+    fn evict(&mut self, charges: &Charges) {
+        let rows: Vec<_> = charges.described().collect();
+        let all = charges.rows.len() - charges.reserved;
+        let earlier = std::mem::take(&mut self.counts);
+        self.counts = rows.iter().map(|row| (row.index, (row.key, row.charge.count))).collect();
+        if rows.len() <= all / 2 {
+            return;
+        }
+        let mut alive: HashMap<u64, bool> = HashMap::new();
+        let mut is_alive = |id| {
+            let ask = || charges.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_alive(id));
+            *alive.entry(id).or_insert_with(ask)
+        };
+        let (mut gone, mut idle) = (Vec::new(), Vec::new());
+        for row in &rows {
+            if row.key == RETIRED || row.who.cgroup != 0 && !is_alive(row.who.cgroup) {
+                gone.push(row.index);
+            } else if earlier.get(&row.index) == Some(&(row.key, row.charge.count)) {
+                idle.push((row.charge.sum_ns, row.index));
+            }
+        }
+        idle.sort_unstable();
+        let missing = (rows.len() - gone.len()).saturating_sub(all / 2);
+        gone.extend(idle.into_iter().take(missing).map(|(_, index)| index));
+        let freed = free(charges, &gone);
+        let cgroups: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
+        for (id, _) in alive.into_iter().filter(|(id, alive)| !alive && !cgroups.contains(id)) {
+            if let Some(known) = &charges.cgroups {
+                known.forget(id);
+            }
+        }
+        tracing::debug!(taken = rows.len(), of = all, freed, "freed rows of charges");
+    }
+}
+
+impl Charges {
+    /// Looks up every name that a snapshot would show.
+    pub fn look_up_names(&self) {
+        self.look_up_cgroups();
+        self.look_up_functions();
+    }
+
+    /// Whether the names of all are known now, or that they have none.
+    fn look_up_cgroups(&self) -> bool {
+        let Some(cgroups) = &self.cgroups else { return true };
+        let ids: HashSet<u64> = self.described().map(|row| row.who.cgroup).collect();
+        let unknown = ids.into_iter().filter(|id| *id != 0 && cgroups.look_up(*id).is_none());
+        unknown.count() == 0
+    }
+
+    fn look_up_functions(&self) {
+        let Some(places) = &self.slow else { return };
+        let records = (0..places.len()).filter_map(|place| read_slow(places, place));
+        let addresses: HashSet<u64> = records.flat_map(|record| frames(&record).to_vec()).collect();
+        if let Err(error) = self.stacks.look_up(addresses) {
+            tracing::debug!("stacks of slow waits have no names: {error}");
+        }
+    }
+}
+
+/// Frees the rows `indices`, as far as nobody waits in their name; how many.
+fn free(charges: &Charges, indices: &[usize]) -> usize {
+    for index in indices {
+        let row = charges.words(*index);
+        let key = row.key.load();
+        if key != 0 && key != RETIRED {
+            row.key.compare_exchange(key, RETIRED);
+        }
+    }
+    if !grace_period() {
+        return 0;
+    }
+    let held = held(charges);
+    let indices: Vec<_> = indices.iter().filter(|index| !held.contains(index)).collect();
+    if !grace_period() {
+        return 0;
+    }
+    let mut evicted = charges.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+    for index in &indices {
+        let Some(read) = charges.row(**index) else { continue };
+        let runtime = charges.party(&read, &mut evicted.runtimes).runtime();
+        evicted.charges.entry((read.about.0, runtime)).or_default().add(read.charge);
+        evicted.runtimes.remove(*index);
+        let row = charges.words(**index);
+        for word in [&row.about, &row.count, &row.sum_ns, &row.max_ns] {
+            word.store(0);
+        }
+        debug_assert_eq!(row.about.load() & READY, 0);
+        row.key.store_release(0);
+        if let Some(claims) = &charges.claims {
+            let number = CHARGE_CLAIMS + u32::try_from(**index).unwrap_or(0);
+            claims.lock().unwrap_or_else(PoisonError::into_inner).remove(number);
+        }
+    }
+    indices.len()
+}
+
+/// Rows that waits in flight are charged to.
+fn held(charges: &Charges) -> HashSet<usize> {
+    let mut held = HashSet::new();
+    let mut add = |plus_one: u32| {
+        if let Some(row) = plus_one.checked_sub(1) {
+            held.insert(row as usize);
+        }
+    };
+    for slot in 0..charges.blockers.len() {
+        // SAFETY: a mapped element; a word of 32 bits does not tear.
+        add(unsafe { charges.blockers.element(slot).read_volatile() });
+    }
+    for cpu in 0..charges.cpus.len() {
+        let state = charges.cpus.element(cpu);
+        for entry in 0..DEPTH {
+            // SAFETY: a field of a mapped element, and `entry` is below `DEPTH`.
+            add(unsafe { (&raw const (*state).spins.waits[entry].blocker).read_volatile() });
+        }
+    }
+    held
+}
+
+/// Waits until every program that is running now has ended: `membarrier(2)`
+/// waits for a grace period of RCU, and programs run within one.
+fn grace_period() -> bool {
+    use rustix::thread::{MembarrierCommand, membarrier};
+    match membarrier(MembarrierCommand::Global) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!("rows of charges cannot be freed: membarrier: {error}");
+            false
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a lock says about who holds it, and what a task says about itself.
+//!
+//! In: addresses of watched locks, and of tasks that these name. Every read goes
+//! through a helper that refuses what cannot be read: an owner may be gone by the
+//! time it is looked at.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
+};
+use profiler_common::charges::{Identity, Role};
+use profiler_common::layout::OwnerFields;
+use profiler_common::watch::{HOLDS, SHARED, WatchEntry};
+
+use crate::attribution::attribution;
+
+/// Where a lock says who holds it. Set at load time.
+#[unsafe(no_mangle)]
+pub(crate) static OWNER_FIELDS: OwnerFields =
+    OwnerFields { rwsem_count: 0, rwsem_owner: 0, mutex_owner: 0, task_pid: 0 };
+
+/// A field of the read-only [`OWNER_FIELDS`].
+macro_rules! offset {
+    ($field:ident) => {{
+        // SAFETY: a static; volatile because user space sets its value at load
+        // time.
+        u64::from(unsafe { (&raw const crate::owner::OWNER_FIELDS.$field).read_volatile() })
+    }};
+}
+#[cfg(not(feature = "no-compare-exchange"))]
+pub(crate) use offset;
+
+/// Steps that lead from a task to the id of its cgroup, at most.
+const STEPS: usize = 5;
+
+/// The word of the kernel's memory at `address`.
+#[inline(always)]
+pub(crate) fn word(address: u64) -> Option<u64> {
+    // SAFETY: the helper refuses an address that it cannot read.
+    unsafe { bpf_probe_read_kernel(address as *const u64) }.ok()
+}
+
+/// Thread id of the task at `task`.
+#[inline(always)]
+pub(crate) fn pid(task: u64) -> Option<u32> {
+    let pid = (task + offset!(task_pid)) as *const u32;
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(pid) }.ok()
+}
+
+/// The task that `lock` names as its owner, and how surely; `None` if it names
+/// nobody else than this task, or is of a kind that names nobody.
+#[inline(always)]
+pub(crate) fn of_lock(lock: &WatchEntry) -> Option<(u64, Role)> {
+    /// In both kinds of owner word the lowest three bits are flags
+    /// (kernel/locking/rwsem.c: two since Linux 5.11, three before;
+    /// kernel/locking/mutex.c).
+    const FLAGS: u64 = 7;
+    /// `RWSEM_READER_OWNED`: a reader was here last, and may be gone.
+    const READER_OWNED: u64 = 1;
+
+    if attribution!(owners) == 0 || lock.traits & HOLDS == 0 {
+        return None;
+    }
+    let (word, role) = if lock.traits & SHARED != 0 {
+        let word = word(lock.address + offset!(rwsem_owner))?;
+        let reader = word & READER_OWNED != 0;
+        (word, if reader { Role::ReaderHint } else { Role::Owner })
+    } else {
+        (word(lock.address + offset!(mutex_owner))?, Role::Owner)
+    };
+    let task = word & !FLAGS;
+    // SAFETY: a helper without arguments.
+    let itself = unsafe { bpf_get_current_task() };
+    if task == 0 || task == itself { None } else { Some((task, role)) }
+}
+
+/// Name and cgroup of the task at `task`; `None` if what is there is no task any
+/// more.
+#[inline(always)]
+pub(crate) fn identity_of(task: u64) -> Option<Identity> {
+    let comm = (task + u64::from(attribution!(task_comm))) as *const [u64; 2];
+    // SAFETY: the helper refuses an address that it cannot read.
+    let comm: [u64; 2] = unsafe { bpf_probe_read_kernel(comm) }.ok()?;
+    // The last byte of a name is 0, in whichever order this machine has bytes.
+    if comm[1].to_le() >> 56 != 0 || comm[0] == 0 {
+        return None;
+    }
+    Some(Identity { comm, cgroup: cgroup_of(task) })
+}
+
+/// Name and cgroup of the running task.
+#[inline(always)]
+pub(crate) fn current_identity() -> Identity {
+    let mut comm = [0u64; 2];
+    // SAFETY: the helper writes into a buffer of the size that it is told.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of::<[u64; 2]>() as u32) };
+    let cgroup = if attribution!(unified) != 0 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_current_cgroup_id() }
+    } else {
+        // SAFETY: as above.
+        cgroup_of(unsafe { bpf_get_current_task() })
+    };
+    Identity { comm, cgroup }
+}
+
+/// Id of the cgroup of the task at `task`; 0 when it cannot be told.
+#[inline(always)]
+fn cgroup_of(task: u64) -> u64 {
+    follow(task).unwrap_or(0)
+}
+
+/// Follows the path of pointers; the last word is the id.
+#[inline(always)]
+fn follow(task: u64) -> Option<u64> {
+    let steps = attribution!(cgroup_steps) as usize;
+    if steps < STEPS - 1 {
+        return None;
+    }
+    let mut at = task;
+    at = step(at, 0)?;
+    at = step(at, 1)?;
+    at = step(at, 2)?;
+    at = step(at, 3)?;
+    if steps == STEPS { step(at, 4) } else { Some(at) }
+}
+
+/// The word that step `number` leads to from `at`.
+#[inline(always)]
+fn step(at: u64, number: usize) -> Option<u64> {
+    // SAFETY: a static, and `number` is below its length; volatile because user
+    // space sets the value.
+    let offset = unsafe {
+        (&raw const crate::attribution::ATTRIBUTION.cgroup_path)
+            .cast::<u32>()
+            .add(number)
+            .read_volatile()
+    };
+    if at == 0 { None } else { word(at + u64::from(offset)) }
+}
