@@ -71,6 +71,7 @@ pub fn who(party: &Party) -> String {
     let name = match party {
         Party::Task(who) => format!("`{}`", who.task),
         Party::Other => "tasks beyond the table's room".to_owned(),
+        Party::Evicted { .. } => "tasks of cgroups that are gone".to_owned(),
         Party::Unknown => "tasks that nothing names".to_owned(),
     };
     place(party).map_or(name.clone(), |place| format!("{name} in {place}"))
