@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use lockprof::findings::RULES;
-use lockprof::serve::metrics::{Kind, METRICS};
+use lockprof::serve::metrics::{Kind, METRICS, Metric};
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/patterns.md");
@@ -79,6 +79,36 @@ fn the_queries_are_about_metrics_that_exist() {
     assert!(used.len() > 10, "{used:?}");
     let unknown: Vec<_> = used.into_iter().filter(|name| !known.contains(*name)).collect();
     assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
+}
+
+#[test]
+fn the_queries_select_by_labels_that_the_metrics_have() {
+    let page = page();
+    let mut checked = 0;
+    for query in queries(&page) {
+        for (name, rest) in query.match_indices("lockprof_").map(|(at, _)| {
+            let text = &query[at..];
+            let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            text.split_at(end.unwrap_or(text.len()))
+        }) {
+            let Some((selector, _)) = rest.strip_prefix('{').and_then(|r| r.split_once('}')) else {
+                continue;
+            };
+            let parts = ["", "_bucket", "_count", "_sum"];
+            let mut metrics = METRICS.iter();
+            let is_it =
+                |metric: &&Metric| parts.iter().any(|p| format!("{}{p}", metric.name) == name);
+            // That it exists is another test's affair.
+            let Some(metric) = metrics.find(is_it) else { continue };
+            for matcher in selector.split(',') {
+                let label = matcher.split(['=', '!']).next().expect("a matcher has a label");
+                let known = metric.labels.iter().any(|known| known.name == label);
+                assert!(known, "{name} has no label {label}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 10, "only {checked} matchers found");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
             assert!(total, "nobody waited in a storm:\n{text}");
         }
         let findings = text.contains("\nFINDINGS\n");
-        assert!(findings != text.ends_with("\nno findings\n"), "{name}:\n{text}");
+        assert_ne!(findings, text.ends_with("\nno findings\n"), "{name}:\n{text}");
     }
 }
 

@@ -158,20 +158,31 @@ pub(super) fn pivot_root(window: &Snapshot) -> Option<Finding> {
     ))
 }
 
-/// Grace periods that umounts queue for.
+/// Umounts that take this part of the window outside of locks hold somebody up,
+/// even if nobody queues: a tenth of one task's time.
+const UNMOUNTING_SHARE: f64 = 0.1;
+
+/// Grace periods that umounts wait and queue for.
+///
+/// Lock waits show the queue. What else `umount2` takes is next to nothing but
+/// the grace period itself: the file system is shut down later, when the task
+/// returns to user space (`mntput_no_expire` in fs/namespace.c).
 pub(super) fn grace_periods(window: &Snapshot) -> Option<Finding> {
     const EXP_MUTEX: &str = "rcu_exp_mutex";
     let waited_ns = lock_waited_ns(window, EXP_MUTEX);
-    if !matters(window, waited_ns) {
+    let umounts = calls(window, &["umount2"]);
+    let own_ns = umounts.sum_ns.saturating_sub(umounts.waited_ns());
+    let of_umounts = own_ns + umounts.waited_for(EXP_MUTEX);
+    let most = umounts.count >= LEAST_CALLS && share(of_umounts, umounts.sum_ns) >= MOST;
+    let long = most && share(own_ns, window.duration_ns) >= UNMOUNTING_SHARE;
+    if !matters(window, waited_ns) && !long {
         return None;
     }
-    let umounts = calls(window, &["umount2"]);
-    let of_umounts = umounts.waited_for(EXP_MUTEX);
-    let most = share(of_umounts, umounts.sum_ns) >= MOST;
     // The last task of a namespace drops its mounts when it exits, in no call.
     let title = if most {
         format!(
-            "umount2(2) spends {} of its time queueing for RCU grace periods",
+            "{} of umount2(2) spend {} of their time on RCU grace periods",
+            count(umounts.count, "call"),
             percent(of_umounts, umounts.sum_ns)
         )
     } else {
@@ -182,7 +193,10 @@ pub(super) fn grace_periods(window: &Snapshot) -> Option<Finding> {
         figure("waited for rcu_exp_mutex", duration(waited_ns)),
         figure("calls of umount2(2)", umounts.count.to_string()),
         figure("time in umount2(2)", duration(umounts.sum_ns)),
-        figure("of that, waiting for rcu_exp_mutex", percent(of_umounts, umounts.sum_ns)),
+        figure("of that, waiting for rcu_exp_mutex", {
+            percent(umounts.waited_for(EXP_MUTEX), umounts.sum_ns)
+        }),
+        figure("of that, outside of locks", percent(own_ns, umounts.sum_ns)),
     ];
     Some(about(
         window,
@@ -300,6 +314,7 @@ mod tests {
         assert!(pivot_root(&window).is_none());
     }
 
+    /// Calls that take 400 ms and wait for so much of it.
     fn umounts(waited_ms: u64) -> Snapshot {
         Snapshot {
             locks: vec![
@@ -313,10 +328,30 @@ mod tests {
 
     #[test]
     fn umounts_that_queue_for_grace_periods_are_found() {
-        let found = grace_periods(&umounts(200)).unwrap();
-        assert_eq!(found.title, "umount2(2) spends 50% of its time queueing for RCU grace periods");
+        let mut window = umounts(200);
+        let found = grace_periods(&window).unwrap();
+        assert_eq!(
+            found.title,
+            "50 calls of umount2(2) spend 100% of their time on RCU grace periods"
+        );
         assert_eq!(found.weight, 0.2);
-        assert!(grace_periods(&umounts(99)).is_none());
+        window.locks[0].waits.sum_ns = ms(99);
+        assert!(grace_periods(&window).is_none());
+    }
+
+    #[test]
+    fn umounts_that_wait_for_grace_periods_alone_are_found_by_their_time() {
+        let mut window = umounts(0);
+        window.syscalls = vec![call_waiting("umount2", 10, 2_000, NAMESPACE_SEM, 1_000)];
+        let found = grace_periods(&window).unwrap();
+        assert_eq!(
+            found.title,
+            "10 calls of umount2(2) spend 50% of their time on RCU grace periods"
+        );
+        window.syscalls[0].calls.count = 9;
+        assert!(grace_periods(&window).is_none());
+        window.syscalls = vec![call_waiting("umount2", 10, 2_002, NAMESPACE_SEM, 1_003)];
+        assert!(grace_periods(&window).is_none(), "less than a tenth of the window");
     }
 
     #[test]

@@ -70,8 +70,8 @@ pub(super) fn one_blocker(window: &Snapshot) -> Option<Finding> {
         figures,
         (
             "A wait is charged to whoever the lock named as its owner when the wait began. A lock held \
-             by readers names one of them, and a spinning lock names nobody, so its last contended \
-             acquirer is charged.",
+             by readers names one of them. A lock that names nobody, as spinning locks do and others \
+             while they change hands, is charged to its last contended acquirer.",
             remedy,
         ),
     ))

@@ -143,8 +143,8 @@ fn slow_readers(window: &Snapshot) -> Charge {
 
 /// What reading mount tables costs, however it was observed.
 struct Load<'a> {
-    /// Who reads most, and how long or how much they waited, in ns.
-    first: Option<(&'a Party, u64)>,
+    /// Who reads most, and what they do for how long.
+    first: Option<(&'a Party, String)>,
     /// Waits that readers are charged with, or that they wait themselves, in ns:
     /// the larger, as a wait may be both.
     waits_ns: u64,
@@ -152,22 +152,42 @@ struct Load<'a> {
     fires: bool,
 }
 
-fn measure(window: &Snapshot) -> Load<'_> {
-    let blocked = blocked_by(window, |row| {
-        let reader = row.call.is_some() || row.basis == Basis::ReaderHint;
-        row.lock == NAMESPACE_SEM && is_reading(row.call.as_deref(), window) && reader
+/// Waits that are charged to readers. Where the hooks on readers are refused, a
+/// reader is whom the lock named as one, in no mount call.
+fn charged_readers(window: &Snapshot) -> BTreeMap<&Party, Charge> {
+    let mut readers: BTreeMap<&Party, Charge> = BTreeMap::new();
+    let rows = window.blockers.iter().filter(|row| {
+        let named = row.call.is_some() || (sees_calls(window) && row.basis == Basis::ReaderHint);
+        row.lock == NAMESPACE_SEM && is_reading(row.call.as_deref(), window) && named
     });
-    let (waiting, slow) = (waiting_readers(window), slow_readers(window));
-    let waiting_ns: u64 = waiting.values().map(|waits| waits.sum_ns).sum();
-    let waits_ns = blocked.sum_ns.max(waiting_ns).max(slow.sum_ns);
+    for row in rows {
+        readers.entry(&row.party).or_default().add(row.waits);
+    }
+    readers
+}
+
+fn total_ns(readers: &BTreeMap<&Party, Charge>) -> u64 {
+    readers.values().map(|charge| charge.sum_ns).sum()
+}
+
+/// Who has the longest time, and how long.
+fn longest(readers: BTreeMap<&Party, Charge>) -> Option<(&Party, String)> {
+    let longest = readers.into_iter().max_by_key(|(_, charge)| charge.sum_ns);
+    longest.map(|(party, charge)| (party, duration(charge.sum_ns)))
+}
+
+fn measure(window: &Snapshot) -> Load<'_> {
+    let (charged, waiting) = (charged_readers(window), waiting_readers(window));
+    let (charged_ns, waiting_ns) = (total_ns(&charged), total_ns(&waiting));
+    let slow = slow_readers(window);
+    let waits_ns = charged_ns.max(waiting_ns).max(slow.sum_ns);
     let mut figures = vec![
         share_figure(window, waits_ns),
-        figure("waits that readers are charged with", duration(blocked.sum_ns)),
+        figure("waits that readers are charged with", duration(charged_ns)),
         figure("waits of readers", duration(waiting_ns.max(slow.sum_ns))),
     ];
     let mut fires = matters(window, waits_ns);
-    let mut first = waiting.into_iter().max_by_key(|(_, waits)| waits.sum_ns);
-    if let Some(readers) = &window.mountinfo_readers {
+    let first = if let Some(readers) = &window.mountinfo_readers {
         let sum = |of: fn(&MountinfoReader) -> u64| readers.iter().map(of).sum::<u64>();
         let (opens, entries) = (sum(|row| row.opens), sum(|row| row.entries));
         let reading_ns = sum(|row| row.reads.sum_ns);
@@ -177,30 +197,32 @@ fn measure(window: &Snapshot) -> Load<'_> {
         figures.push(figure("mounts walked", entries.to_string()));
         let mut parties: BTreeMap<&Party, Charge> = BTreeMap::new();
         readers.iter().for_each(|row| parties.entry(&row.party).or_default().add(row.reads));
-        first = parties.into_iter().max_by_key(|(_, reads)| reads.sum_ns).or(first);
-    }
+        longest(parties).map(|(who, time)| (who, format!("spends {time} reading mount tables")))
+    } else {
+        figures.push(figure("readers counted", "no: this kernel refuses the hooks"));
+        if charged_ns >= waiting_ns {
+            longest(charged).map(|(who, time)| {
+                (who, format!("makes others wait {time} by reading mount tables"))
+            })
+        } else {
+            longest(waiting)
+                .map(|(who, time)| (who, format!("spends {time} waiting to read mount tables")))
+        }
+    };
     if slow.count != 0 {
         figures.push(figure("slow waits in m_start", slow.count.to_string()));
     }
-    let first = first.map(|(party, charge)| (party, charge.sum_ns));
     Load { first, waits_ns, figures, fires }
 }
 
 /// Reading mount tables makes mounts wait, or keeps CPUs busy.
 pub(super) fn load(window: &Snapshot) -> Option<Finding> {
-    let Load { first, waits_ns, mut figures, fires } = measure(window);
+    let Load { first, waits_ns, figures, fires } = measure(window);
     if !fires {
         return None;
     }
-    if window.mountinfo_readers.is_none() {
-        figures.push(figure("readers counted", "no: this kernel refuses the hooks"));
-    }
-    let title = match first {
-        Some((party, ns)) => {
-            let seen =
-                if window.mountinfo_readers.is_some() { "reading" } else { "waiting to read" };
-            format!("{} spends {} {seen} mount tables", who(party), duration(ns))
-        }
+    let title = match &first {
+        Some((party, what)) => format!("{} {what}", who(party)),
         None => format!("Tasks that read mount tables wait {}", duration(waits_ns)),
     };
     let runtime = first.map_or(Runtime::Other, |(party, _)| party.runtime());
@@ -248,142 +270,4 @@ pub(super) fn old_kernel(window: &Snapshot) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::findings::example::{
-        self, blocker, call, container, ms, reader, slow_wait, task, wait, waiter,
-    };
-    use crate::snapshot::Hook;
-
-    /// Ten starts, and readers that open 19 or 20 tables in each.
-    fn starts_with(opens: u64) -> Snapshot {
-        let mut window = example::quiet();
-        window.locks = vec![wait(NAMESPACE_SEM, Mode::Write, 1_000)];
-        window.syscalls = vec![call("pivot_root", 10, 10)];
-        window.mountinfo_readers = Some(vec![
-            reader("mountinfo", container("runc", "aa"), opens / 2, 3_000, 20),
-            reader("mounts", container("runc", "bb"), opens - opens / 2, 1_000, 10),
-        ]);
-        window.blockers = vec![
-            blocker(
-                NAMESPACE_SEM,
-                Basis::ReaderHint,
-                Some(MOUNTINFO_READ),
-                container("runc", "aa"),
-                400,
-            ),
-            blocker(NAMESPACE_SEM, Basis::Owner, Some("mount"), container("runc", "aa"), 600),
-        ];
-        window
-    }
-
-    #[test]
-    fn opens_of_one_task_name_add_up_over_containers_and_files() {
-        let found = per_start(&starts_with(200)).unwrap();
-        assert_eq!(found.title, "`runc` opens mount tables in /proc 20 times per container start");
-        assert_eq!(found.figures[2].1, "20", "mounts walked per open");
-        assert_eq!(found.weight, 0.4, "what is blocked in mount calls is not its readers' doing");
-    }
-
-    #[test]
-    fn as_many_opens_as_a_good_runtime_needs_are_fine() {
-        assert!(per_start(&starts_with(199)).is_none());
-    }
-
-    #[test]
-    fn opens_without_starts_or_without_waits_are_nothing_per_start() {
-        let mut window = starts_with(10_000);
-        window.syscalls = vec![call("pivot_root", 4, 10)];
-        assert!(per_start(&window).is_none());
-        let mut window = starts_with(10_000);
-        window.locks.clear();
-        assert!(per_start(&window).is_none());
-    }
-
-    /// A kernel that refuses the hooks on readers.
-    fn without_hooks() -> Snapshot {
-        let mut window = starts_with(0);
-        window.mountinfo_readers = None;
-        window.hooks = vec![Hook { hook: "sys_mount".into(), backend: "tracepoint".into() }];
-        window.waiters =
-            vec![waiter(NAMESPACE_SEM, Mode::Read, None, container("runc", "aa"), 200, 300)];
-        window.blockers.clear();
-        window
-    }
-
-    #[test]
-    fn where_readers_are_not_counted_their_waits_tell() {
-        let window = without_hooks();
-        let found = per_start(&window).unwrap();
-        assert_eq!(found.title, "`runc` waits 20 times per container start to read namespace_sem");
-        let found = load(&window).unwrap();
-        assert_eq!(found.title, "`runc` in container aa spends 300ms waiting to read mount tables");
-        assert_eq!(found.weight, 0.3);
-        assert!(found.figures.iter().any(|(name, _)| name == "readers counted"));
-    }
-
-    #[test]
-    fn readers_inside_a_mount_call_are_not_taken_for_mountinfo() {
-        let mut window = without_hooks();
-        window.waiters[0].call = Some("listmount".into());
-        assert!(load(&window).is_none());
-        let mut window = without_hooks();
-        window.hooks.clear();
-        assert!(load(&window).is_none(), "nor are those of which that is not known");
-    }
-
-    #[test]
-    fn slow_waits_with_the_stack_of_a_reader_are_enough() {
-        let mut window = without_hooks();
-        window.waiters.clear();
-        let stack = ["rwsem_down_read_slowpath+0x1", "m_start+0x20", "seq_read_iter+0x8"];
-        let (read, write) = (Mode::Read, Mode::Write);
-        window.slow_waits = example::slow(vec![
-            slow_wait(1, NAMESPACE_SEM, read, task("cat"), 150, &stack),
-            slow_wait(2, NAMESPACE_SEM, write, task("cat"), 150, &stack),
-            slow_wait(3, "mount_lock", read, task("cat"), 150, &stack),
-        ]);
-        let found = load(&window).unwrap();
-        assert_eq!(found.weight, 0.15);
-        assert_eq!(found.title, "Tasks that read mount tables wait 150ms");
-        window.slow_waits.as_mut().unwrap().recent[0].stack = vec!["m_starter+0x1".into()];
-        assert!(load(&window).is_none());
-    }
-
-    #[test]
-    fn readers_that_block_a_tenth_of_the_waits_are_a_load() {
-        let mut window = starts_with(10);
-        let found = load(&window).unwrap();
-        assert_eq!(found.title, "`runc` in container aa spends 20.0ms reading mount tables");
-        window.blockers[0].waits.sum_ns = ms(99);
-        assert!(load(&window).is_none());
-    }
-
-    #[test]
-    fn a_reader_that_never_stops_is_one_even_if_nobody_waits() {
-        let mut window = example::quiet();
-        window.mountinfo_readers = Some(vec![reader(
-            "mountinfo",
-            example::runtime("systemd", Runtime::Systemd),
-            9,
-            9,
-            2_000,
-        )]);
-        let found = load(&window).unwrap();
-        assert_eq!(found.weight, 0.0);
-        assert!(found.remedy.starts_with("systemd reads the table again"), "{}", found.remedy);
-        window.mountinfo_readers.as_mut().unwrap()[0].reads.sum_ns -= 1;
-        assert!(load(&window).is_none());
-    }
-
-    #[test]
-    fn the_kernel_is_blamed_before_6_8_and_where_readers_matter() {
-        let mut window = starts_with(10);
-        assert!(old_kernel(&window).is_none());
-        window.host.kernel = "6.7.12".into();
-        let found = old_kernel(&window).unwrap();
-        assert!(found.title.starts_with("Linux 6.7.12 offers no way"), "{}", found.title);
-        window.blockers.clear();
-        assert!(old_kernel(&window).is_none());
-    }
-}
+mod tests;
