@@ -397,6 +397,16 @@ pub fn current_call<T: Table>(table: &T, tid: u32) -> InCall {
     }
 }
 
+/// The mount call that thread `tid` is in, and the number of its slot in the whole
+/// table, which is of no use outside of one.
+#[inline(always)]
+pub fn current_caller<T: Table>(table: &T, tid: u32) -> (InCall, u32) {
+    match find(table, tid) {
+        Some(found) => (found.key.in_call(), found.position()),
+        None => (InCall::NONE, 0),
+    }
+}
+
 /// Notes that thread `tid` enters a mount call: the outcome, and the number of
 /// its slot in the whole table.
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! CPU are written by programs on that CPU alone, so they need no atomics, and
 //! every record is a multiple of a cache line, so no two CPUs share a line.
 
-use crate::charges::Row;
+use crate::charges::{Identity, Row};
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
 use crate::slow::{Attribution, AttributionState, SlowWait};
@@ -42,6 +42,9 @@ pub mod maps {
     /// `u32`: number of the row in [`CHARGES`] that a sleeping wait is charged to,
     /// plus 1, by the number of the task's slot.
     pub const BLOCKERS: &str = "BLOCKERS";
+    /// [`Identity`](crate::charges::Identity) of the task in a mount call, by the
+    /// number of the task's slot.
+    pub const CALLERS: &str = "CALLERS";
     /// [`SlowWait`](crate::slow::SlowWait): the ring.
     pub const SLOW: &str = "SLOW";
     /// [`AttributionState`](crate::slow::AttributionState): one.
@@ -393,7 +396,7 @@ impl Layout {
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 14] {
+    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 15] {
         let slots = (self.tasks_mask + 1) * SLOTS as u32;
         let on = attribution.rows_mask != 0;
         [
@@ -409,6 +412,7 @@ impl Layout {
             (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
             (maps::CHARGES, attribution.rows(), size_of::<Row<u64>>()),
             (maps::BLOCKERS, if on { slots } else { 0 }, size_of::<u32>()),
+            (maps::CALLERS, if on { slots } else { 0 }, size_of::<Identity>()),
             (maps::SLOW, attribution.slow_places(), size_of::<SlowWait>()),
             (maps::ATTRIBUTED, 1, size_of::<AttributionState>()),
         ]

@@ -80,15 +80,12 @@ pub struct Attribution {
     /// Steps in `cgroup_path` that lead from a task to the id of its cgroup: 0
     /// when it is not known.
     pub cgroup_steps: u32,
-    /// Whether the cgroup of the running task is what
-    /// `bpf_get_current_cgroup_id` tells: on the unified hierarchy.
-    pub unified: u32,
     /// Offsets: of `cgroups` in `task_struct`, then of the pointer to the cgroup
     /// in `css_set` (or to a controller's state, and from there to the cgroup),
     /// of `kn` in `cgroup`, and of `id` in `kernfs_node`.
     pub cgroup_path: [u32; 5],
     #[doc(hidden)]
-    pub pad: [u32; 1],
+    pub pad: [u32; 14],
 }
 
 const _: () = assert!(size_of::<Attribution>() == 128);

@@ -26,6 +26,8 @@ use crate::waits::Ended;
 #[map]
 static CHARGES: Array<Row<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
+static CALLERS: Array<charges::Identity> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
 static BLOCKERS: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[cfg(not(feature = "no-compare-exchange"))]
 #[map]
@@ -45,9 +47,8 @@ pub(crate) static ATTRIBUTION: Attribution = Attribution {
     owners: 0,
     task_comm: 0,
     cgroup_steps: 0,
-    unified: 0,
     cgroup_path: [0; 5],
-    pad: [0; 1],
+    pad: [0; 14],
 };
 
 /// A field of the read-only [`ATTRIBUTION`].
@@ -111,11 +112,11 @@ pub(crate) fn enabled() -> bool {
     attribution!(rows_mask) != 0
 }
 
-/// Number of the row to charge a wait for `lock` that begins now, plus 1; 0 if
-/// nobody can be named.
+/// Number of the row to charge a wait for `lock` of thread `tid` that begins now,
+/// plus 1; 0 if nobody can be named.
 #[inline(always)]
-pub(crate) fn blocker(state: &mut CpuState, lock: &WatchEntry) -> u32 {
-    match by_owner(state, lock) {
+pub(crate) fn blocker(state: &mut CpuState, tid: u32, lock: &WatchEntry) -> u32 {
+    match by_owner(state, tid, lock) {
         Some(row) => row,
         None => by_last_acquirer(state, lock).unwrap_or(0),
     }
@@ -123,14 +124,37 @@ pub(crate) fn blocker(state: &mut CpuState, lock: &WatchEntry) -> u32 {
 
 /// Charges whom the lock names as its owner, with the call that it is in.
 #[inline(always)]
-fn by_owner(state: &mut CpuState, lock: &WatchEntry) -> Option<u32> {
+fn by_owner(state: &mut CpuState, tid: u32, lock: &WatchEntry) -> Option<u32> {
     let (task, role) = owner::of_lock(lock)?;
-    let who = owner::identity_of(task)?;
-    let call = match owner::pid(task) {
-        Some(pid) if pid != 0 => inflight::current_call(&Tasks, pid),
-        _ => InCall::NONE,
-    };
+    let pid = owner::pid(task)?;
+    // A hint may be about this very task, long ago; and what was a task may be
+    // something else.
+    if pid == tid || pid == 0 {
+        return None;
+    }
+    let (call, position) = inflight::current_caller(&Tasks, pid);
+    let who = if call == InCall::NONE { owner::identity_of(task)? } else { caller(position)? };
     Some(row_of(state, &who, About::blocker(lock.lock, role, call), role) + 1)
+}
+
+/// Who is in a mount call, by the slot of the task: as it was when it entered, which
+/// saves reading it through the task.
+#[inline(always)]
+fn caller(position: u32) -> Option<charges::Identity> {
+    let caller = CALLERS.get_ptr(position)?;
+    // SAFETY: a live array element, which at worst is being given to another task.
+    Some(unsafe { caller.read() })
+}
+
+/// Notes who enters a mount call, in the task's slot `position`.
+#[inline(always)]
+pub(crate) fn entered(position: u32) {
+    if enabled()
+        && let Some(caller) = CALLERS.get_ptr_mut(position)
+    {
+        // SAFETY: a live array element that belongs to the task's slot.
+        unsafe { *caller = owner::current_identity() };
+    }
 }
 
 /// Charges the last task that got the lock after it had waited for it.

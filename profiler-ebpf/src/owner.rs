@@ -5,9 +5,9 @@
 //! time it is looked at.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
-};
+use aya_ebpf::helpers::generated::bpf_get_current_comm;
+#[cfg(feature = "no-compare-exchange")]
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use profiler_common::charges::{Identity, Role};
 use profiler_common::layout::OwnerFields;
 use profiler_common::watch::{HOLDS, SHARED, WatchEntry};
@@ -49,7 +49,7 @@ pub(crate) fn pid(task: u64) -> Option<u32> {
 }
 
 /// The task that `lock` names as its owner, and how surely; `None` if it names
-/// nobody else than this task, or is of a kind that names nobody.
+/// nobody, or is of a kind that names nobody.
 #[inline(always)]
 pub(crate) fn of_lock(lock: &WatchEntry) -> Option<(u64, Role)> {
     /// In both kinds of owner word the lowest three bits are flags
@@ -70,9 +70,7 @@ pub(crate) fn of_lock(lock: &WatchEntry) -> Option<(u64, Role)> {
         (word(lock.address + offset!(mutex_owner))?, Role::Owner)
     };
     let task = word & !FLAGS;
-    // SAFETY: a helper without arguments.
-    let itself = unsafe { bpf_get_current_task() };
-    if task == 0 || task == itself { None } else { Some((task, role)) }
+    if task == 0 { None } else { Some((task, role)) }
 }
 
 /// Name and cgroup of the task at `task`; `None` if what is there is no task any
@@ -90,19 +88,82 @@ pub(crate) fn identity_of(task: u64) -> Option<Identity> {
 }
 
 /// Name and cgroup of the running task.
+#[cfg(feature = "no-compare-exchange")]
 #[inline(always)]
 pub(crate) fn current_identity() -> Identity {
+    // SAFETY: a helper without arguments.
+    Identity { comm: current_comm(), cgroup: cgroup_of(unsafe { bpf_get_current_task() }) }
+}
+
+/// Name and cgroup of the running task.
+///
+/// What `bpf_get_current_task_btf` returns is a pointer that the verifier knows the
+/// type of, and what it leads to can be read without a helper for each step: the
+/// offsets are constants to the verifier, since they are read-only data.
+#[cfg(not(feature = "no-compare-exchange"))]
+#[inline(always)]
+pub(crate) fn current_identity() -> Identity {
+    if attribution!(cgroup_steps) == 0 {
+        return Identity { comm: current_comm(), cgroup: 0 };
+    }
+    let comm = attribution!(task_comm) as usize;
+    // SAFETY: a helper without arguments. The verifier checks each step against the
+    // kernel's types, and the kernel reads 0 where a pointer leads nowhere.
+    unsafe {
+        let task =
+            aya_ebpf::helpers::generated::bpf_get_current_task_btf().cast::<u8>().cast_const();
+        let comm = task.add(comm).cast::<u64>();
+        Identity {
+            comm: [comm.read_volatile(), comm.add(1).read_volatile()],
+            cgroup: known_cgroup_of(task).unwrap_or(0),
+        }
+    }
+}
+
+/// Id of the cgroup of the task at `task`, a pointer whose type the verifier
+/// knows.
+///
+/// # Safety
+///
+/// The verifier checks each step.
+#[cfg(not(feature = "no-compare-exchange"))]
+#[inline(always)]
+unsafe fn known_cgroup_of(task: *const u8) -> Option<u64> {
+    let by_controller = attribution!(cgroup_steps) as usize == STEPS;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sets = known_step(task, 0)?;
+        let second = known_step(sets, 1)?;
+        let third = known_step(second, 2)?;
+        if by_controller {
+            let directory = known_step(third, 3)?;
+            Some(directory.add(path(4) as usize).cast::<u64>().read_volatile())
+        } else {
+            Some(third.add(path(3) as usize).cast::<u64>().read_volatile())
+        }
+    }
+}
+
+/// The pointer that step `number` leads to; `None` for a null one.
+///
+/// # Safety
+///
+/// As [`known_cgroup_of`].
+#[cfg(not(feature = "no-compare-exchange"))]
+#[inline(always)]
+unsafe fn known_step(at: *const u8, number: usize) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    let next = unsafe { at.add(path(number) as usize).cast::<*const u8>().read_volatile() };
+    if next.is_null() { None } else { Some(next) }
+}
+
+/// Name of the running task.
+#[inline(always)]
+fn current_comm() -> [u64; 2] {
     let mut comm = [0u64; 2];
     // SAFETY: the helper writes into a buffer of the size that it is told.
     unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of::<[u64; 2]>() as u32) };
-    let cgroup = if attribution!(unified) != 0 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_get_current_cgroup_id() }
-    } else {
-        // SAFETY: as above.
-        cgroup_of(unsafe { bpf_get_current_task() })
-    };
-    Identity { comm, cgroup }
+    comm
 }
 
 /// Id of the cgroup of the task at `task`; 0 when it cannot be told.
@@ -129,13 +190,18 @@ fn follow(task: u64) -> Option<u64> {
 /// The word that step `number` leads to from `at`.
 #[inline(always)]
 fn step(at: u64, number: usize) -> Option<u64> {
+    if at == 0 { None } else { word(at + u64::from(path(number))) }
+}
+
+/// Offset of step `number`, which is below [`STEPS`].
+#[inline(always)]
+fn path(number: usize) -> u32 {
     // SAFETY: a static, and `number` is below its length; volatile because user
     // space sets the value.
-    let offset = unsafe {
+    unsafe {
         (&raw const crate::attribution::ATTRIBUTION.cgroup_path)
             .cast::<u32>()
             .add(number)
             .read_volatile()
-    };
-    if at == 0 { None } else { word(at + u64::from(offset)) }
+    }
 }

@@ -153,7 +153,8 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
     let state = arrays::cpu_state(arrays::cpu())?;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let blocker = if attribution::enabled() { attribution::blocker(state, lock) } else { 0 };
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let blocker = if attribution::enabled() { attribution::blocker(state, tid, lock) } else { 0 };
     if !state.spins.push(series, blocker, now) {
         count_drop(state, Drop::SpinStackFull);
     }
@@ -185,7 +186,7 @@ fn begin_sleeping(
         Begin::Started => {}
     }
     if attribution::enabled() {
-        attribution::keep(position, attribution::blocker(state, lock));
+        attribution::keep(position, attribution::blocker(state, tid, lock));
     }
     Some(())
 }

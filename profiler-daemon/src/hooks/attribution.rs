@@ -48,15 +48,13 @@ pub(super) fn data(wanted: &Wanted, locks: u32, fields: &Fields, owners: bool) -
     if wanted.slow_waits != 0 {
         data.slow_mask = wanted.slow_waits.max(2).next_power_of_two() - 1;
     }
-    if let (true, Some(comm)) = (owners, fields.offset(Field::TaskComm)) {
-        data.owners = 1;
-        data.task_comm = comm;
-    }
+    let Some(comm) = fields.offset(Field::TaskComm) else { return data };
+    data.task_comm = comm;
+    data.owners = u32::from(owners);
     if let Some((path, steps)) = cgroup_path(wanted.controller.as_deref(), fields) {
         data.cgroup_path = path;
         data.cgroup_steps = steps;
     }
-    data.unified = u32::from(wanted.controller.is_none());
     data
 }
 

@@ -30,7 +30,7 @@ use profiler_common::layout::{
 use profiler_common::syscalls::{CLONE_NEWNS, SYSCALLS, When};
 
 use crate::arrays::{self, Tasks, layout};
-use crate::atomic;
+use crate::{atomic, attribution};
 
 /// Notes that the task enters a mount call. `argument` is the flags, the
 /// pointer to them, or the namespace kinds, as `when` says.
@@ -80,6 +80,7 @@ fn try_enter(call: u8, when: u8, argument: u64) -> Option<()> {
     // SAFETY: a live array element that belongs to the task's slot; the clock
     // is a helper without arguments.
     unsafe { *slot = CallState { start_ns: bpf_ktime_get_ns(), from_namespace } };
+    attribution::entered(position);
     Some(())
 }
 
