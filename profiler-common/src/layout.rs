@@ -6,6 +6,7 @@
 
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
+use crate::samples::SampleBank;
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
 
@@ -35,6 +36,8 @@ pub mod maps {
     pub const HOLDS: &str = "HOLDS";
     /// [`ErrnoSlot`](super::ErrnoSlot).
     pub const ERRNOS: &str = "ERRNOS";
+    /// [`SampleBank`](crate::samples::SampleBank), by CPU.
+    pub const SAMPLES: &str = "SAMPLES";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
     pub const TEXT: &str = "TEXT";
     /// A hash map whose keys are the numbers of claimed words; only in the
@@ -370,7 +373,7 @@ impl Layout {
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self) -> [(&'static str, u32, usize); 10] {
+    pub const fn arrays(&self) -> [(&'static str, u32, usize); 11] {
         [
             (maps::WAITS, self.cpus * self.series, size_of::<WaitSeries>()),
             (maps::SYSCALLS, self.cpus * SYSCALLS as u32, size_of::<SyscallSeries>()),
@@ -382,6 +385,7 @@ impl Layout {
             (maps::CALLS, (self.tasks_mask + 1) * SLOTS as u32, size_of::<CallState>()),
             (maps::HOLDS, self.cpus * self.holds, size_of::<HoldSeries>()),
             (maps::ERRNOS, ERRNO_SLOTS, size_of::<ErrnoSlot>()),
+            (maps::SAMPLES, self.cpus, size_of::<SampleBank>()),
         ]
     }
 

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use lockprof::hooks::backend::WaitBackend;
-use support::{backends, daemon, events, host, median, storm};
+use support::{backends, daemon, events, host, median, sampling, storm};
 
 /// What can be picked by name: it measures, and returns its part of the page.
 type Section = (&'static str, fn() -> String);
@@ -31,8 +31,12 @@ fn main() {
         return;
     }
     let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [Section; 3] =
-        [("kernel", kernel_time), ("throughput", throughput), ("daemon", daemon_cost)];
+    let sections: [Section; 4] = [
+        ("kernel", kernel_time),
+        ("throughput", throughput),
+        ("daemon", daemon_cost),
+        ("sampling", sampling_cost),
+    ];
     // Not every kernel allows all backends, so it has to be picked:
     // `cargo xtask bench` runs it on one that does, in a virtual machine.
     if picked.iter().any(|pick| *pick == "backends") {
@@ -253,12 +257,46 @@ fn daemon_cost() -> String {
         "\nThe arrays' size is a formula (`profiler_common::layout::Layout::arrays`). In bytes, with \
          S series (a lock has one, or two when readers and writers are told apart), L locks, N \
          possible nodes and C possible CPUs:\n\n\
-         - for each CPU: 2240 S + 31552 (mount calls) + 192 + 8 L N + 136 L, the last two rounded \
+         - for each CPU: 2240 S + 31552 (mount calls) + 192 + 64 (samples) + 8 L N + 136 L, the last two rounded \
          up to 64;\n\
          - for tasks in flight: 112 for each three of max(384, 192 C), their number rounded up to a \
          power of two;\n\
          - once: 64 L + 1024.\n\n\
          The default locks have L = 8 and S = 10, or 11 where the shrinker's lock is a rwsem.\n",
     );
+    text
+}
+
+fn sampling_cost() -> String {
+    const GOAL: f64 = 0.1;
+    let Some(source) = sampling::source() else {
+        return "## Sampling\n\nThis machine refuses it.\n\n".to_owned();
+    };
+    let rounds = 3 * rounds();
+    let ns: Vec<_> = (0..rounds).map(|_| sampling::program_ns()).collect();
+    let program: Vec<_> = ns.iter().map(|ns| sampling::percent_of_program(*ns)).collect();
+    let kernel = sampling::percent_of_cpu(sampling::Busy::Kernel, rounds);
+    let user = sampling::percent_of_cpu(sampling::Busy::UserSpace, rounds);
+    let mut text = format!(
+        "## Sampling\n\n\
+         At 99 Hz by `{source}`. The program from `bpf_stats`; all together from the speed of a busy \
+         CPU with and without, in turn, at 9,900 Hz and divided by 100, as it is lost in the noise \
+         at 99 Hz.\n\n\
+         | what | % of a CPU | goal | |\n| --- | --- | --- | --- |\n"
+    );
+    for (name, values) in [
+        ("the program alone", &program),
+        ("program and interrupt, of a CPU that is busy in the kernel", &kernel),
+        ("interrupt, of a CPU that is busy in user space", &user),
+    ] {
+        let middle = median(values);
+        let _ = writeln!(
+            text,
+            "| {name} | {} | < {GOAL} | {} |",
+            ranged(values, 4),
+            verdict(middle, GOAL)
+        );
+    }
+    let _ = writeln!(text, "\nA run of the program took {} ns.\n", ranged(&ns, 0));
     text
 }

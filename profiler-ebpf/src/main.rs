@@ -13,6 +13,7 @@ mod atomic;
 mod contention;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod holds;
+mod samples;
 mod slow_path;
 mod syscalls;
 mod text;

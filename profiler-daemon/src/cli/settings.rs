@@ -29,6 +29,9 @@ pub struct Settings {
     pub assume_nodes: Option<u32>,
     /// How the kernel may be hooked.
     pub backends: Backends,
+    /// Samples of a CPU that is in the kernel all the time, in a second; 0 not to
+    /// sample.
+    pub sampling_hz: u32,
 }
 
 /// What to log, and how.
@@ -74,6 +77,7 @@ impl Default for Settings {
             assume_cpus: None,
             assume_nodes: None,
             backends: Backends::default(),
+            sampling_hz: 99,
         }
     }
 }
@@ -113,7 +117,7 @@ impl Settings {
     /// Whether both have the same programs and arrays: nothing that only serving
     /// is about counts.
     pub fn measures_like(&self, other: &Self) -> bool {
-        let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
+        let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes, s.sampling_hz);
         self.locks == other.locks && self.backends == other.backends && sizes(self) == sizes(other)
     }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use super::limits::{self, DataSymbols, Limit};
 use super::redact::without_addresses;
 use crate::cli::Settings;
+use crate::hooks::samples::{SampledFunctions, Sampling};
 use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Fields;
-use crate::kernel::topology::{Topology, kernel_release};
+use crate::kernel::topology::{Topology, kernel_release, online_cpus};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::{Reader, Subject};
 use crate::snapshot::{self, Host, Name, NumaNode, Snapshot};
@@ -134,6 +135,8 @@ pub struct Facts {
     pub btf: bool,
     /// Whether the kernel's symbol table tells where data are.
     pub data_symbols: DataSymbols,
+    /// How to sample CPUs, unless the settings have it off.
+    pub sampling: Option<Sampling>,
 }
 
 /// Looks at the kernel; attaches nothing.
@@ -165,7 +168,22 @@ pub fn gather_from(settings: &Settings, sources: &Sources<'_>) -> anyhow::Result
             Ok(_) => DataSymbols::NotListed,
             Err(_) => DataSymbols::Unreadable,
         },
+        sampling: sampling(settings)?,
     })
+}
+
+/// Which CPUs to sample, and where the functions are that samples are told apart
+/// by.
+fn sampling(settings: &Settings) -> anyhow::Result<Option<Sampling>> {
+    if settings.sampling_hz == 0 {
+        return Ok(None);
+    }
+    let functions = SampledFunctions::of_running_kernel();
+    Ok(Some(Sampling {
+        frequency_hz: settings.sampling_hz,
+        functions: functions.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+        cpus: online_cpus(Path::new("/sys"))?,
+    }))
 }
 
 /// Attaches the programs for the locks that were resolved.
@@ -195,7 +213,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
         nodes: settings.assume_nodes.unwrap_or(0).max(topology.nodes),
         tasks: settings.tasks_in_flight,
     };
-    let programs = Programs::attach(abilities, &watch, sizes, &facts.fields)?;
+    let programs =
+        Programs::attach(abilities, &watch, sizes, &facts.fields, facts.sampling.as_ref())?;
     Ok((programs, watch))
 }
 

@@ -8,9 +8,11 @@ use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
+use profiler_common::samples::{NO_RANGE, RANGES};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use super::backend::WaitBackend;
+use super::samples::{self, SampledFunctions, Sampler, Sampling};
 use super::{
     Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
 };
@@ -60,13 +62,15 @@ pub struct Programs {
     _log: Option<super::kernel_log::KernelLog>,
     ebpf: Ebpf,
     _links: Vec<syscalls::Link>,
+    sampler: Option<Sampler>,
     layout: Layout,
     hooks: Vec<HookState>,
 }
 
 impl Programs {
     /// Loads the object for `watch` and attaches every hook that the kernel and
-    /// `abilities` allow, each by the best backend that the kernel takes.
+    /// `abilities` allow, each by the best backend that the kernel takes. CPUs are
+    /// sampled if `sampling` is given.
     ///
     /// # Errors
     ///
@@ -77,6 +81,7 @@ impl Programs {
         watch: &WatchList,
         sizes: Sizes,
         fields: &Fields,
+        sampling: Option<&Sampling>,
     ) -> Result<Self, LoadError> {
         let mut layout = layout(watch, sizes, fields);
         let owner_fields = holds::owner_fields(fields);
@@ -85,7 +90,7 @@ impl Programs {
         }
         let btf = abilities.btf.as_ref().ok();
         let owners = owner_fields.clone().unwrap_or_default();
-        let mut ebpf = load(abilities.object()?, watch, &layout, &owners, btf)?;
+        let mut ebpf = load(abilities.object()?, watch, &layout, &owners, sampling, btf)?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
@@ -102,11 +107,15 @@ impl Programs {
         drop(abilities);
         absent::mark(&mut states);
         hooks.extend(states);
+        let (sampler, state) =
+            sampling.map(|sampling| samples::attach(&mut ebpf, sampling)).unzip();
+        hooks.extend(state);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
             _log: super::kernel_log::KernelLog::start(&mut ebpf),
             ebpf,
             _links: links,
+            sampler: sampler.flatten(),
             layout,
             hooks,
         })
@@ -125,6 +134,11 @@ impl Programs {
     /// What became of each hook.
     pub fn hooks(&self) -> &[HookState] {
         &self.hooks
+    }
+
+    /// What samples the CPUs, if anything does.
+    pub const fn sampler(&self) -> Option<&Sampler> {
+        self.sampler.as_ref()
     }
 
     /// The sizes that were used.
@@ -159,6 +173,7 @@ impl Programs {
                     Program::FEntry(p) => p.fd(),
                     Program::FExit(p) => p.fd(),
                     Program::KProbe(p) => p.fd(),
+                    Program::PerfEvent(p) => p.fd(),
                     _ => return None,
                 };
                 Some((name.to_owned(), fd.ok()?.as_fd().as_raw_fd()))
@@ -247,11 +262,14 @@ fn load(
     watch: &WatchList,
     layout: &Layout,
     owners: &OwnerFields,
+    sampling: Option<&Sampling>,
     btf: Option<&Btf>,
 ) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
     let numbers = syscalls::calls_by_number();
     let series = watch.series_infos();
+    let functions = sampling.and_then(|sampling| sampling.functions.as_ref().ok());
+    let code_ranges = functions.map_or([NO_RANGE; RANGES], SampledFunctions::ranges);
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)
@@ -260,6 +278,7 @@ fn load(
         .override_global("OWNER_FIELDS", owners, false)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
+        .override_global("CODE_RANGES", &code_ranges[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)
         .override_global("SYSCALL_WHEN", &when[..], true);
     for (name, entries, _) in layout.arrays() {

@@ -14,8 +14,9 @@ use super::process::Process;
 use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
-    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, NumaNode, Releases,
-    Resolution, SCHEMA, Snapshot, SyscallCalls, SyscallErrors, Times,
+    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, NumaNode, Place,
+    Releases, Resolution, SCHEMA, SampleCount, Samples, Snapshot, SyscallCalls, SyscallErrors,
+    Times,
 };
 
 /// When the counters of the example were zero.
@@ -133,6 +134,19 @@ pub(super) fn snapshot() -> Snapshot {
             errno: "EBUSY".into(),
             count: 1,
         }],
+        samples: Some(Samples {
+            frequency_hz: 99,
+            source: "cpu-clock".into(),
+            functions: vec!["path_init".into(), "__lookup_mnt".into()],
+            counts: [[310, 45, 120], [12, 30, 95]]
+                .into_iter()
+                .zip(0..)
+                .flat_map(|(counts, numa_node)| {
+                    let row = move |(place, count)| SampleCount { numa_node, place, count };
+                    Place::ALL.into_iter().zip(counts).map(row)
+                })
+                .collect(),
+        }),
         dropped: DROP_NAMES
             .iter()
             .map(|reason| Dropped {
@@ -151,6 +165,7 @@ pub(super) fn snapshot() -> Snapshot {
             hook("contended_release", "tp_btf"),
             hook("sys_mount", "tracepoint"),
             hook("sys_open_tree_attr", "none"),
+            hook("kernel_samples", "cpu-clock"),
         ],
         ..Snapshot::default()
     }

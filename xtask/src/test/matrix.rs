@@ -30,6 +30,7 @@ const FILES: &[File] = &[
     File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "holds", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
+    File { name: "samples", threads: &[Threads::Multi] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
 

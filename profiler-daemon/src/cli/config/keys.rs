@@ -42,6 +42,9 @@ pub(super) struct LockKey {
 /// lost; above, the arrays take hundreds of megabytes.
 const IN_FLIGHT: RangeInclusive<u32> = 64..=4_194_304;
 
+/// Samples in a second. More would be a load of its own.
+const SAMPLING_HZ: RangeInclusive<u32> = 0..=1000;
+
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
 
@@ -141,6 +144,18 @@ pub(super) const KEYS: &[Key] = &[
         is_default: true,
         read: |settings, field| {
             settings.backends.calls = backend(field, &CallBackend::ALL, CallBackend::name)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "sampling",
+        name: "frequency_hz",
+        about: "How often in a second to look where each CPU is in the kernel; 0 for never. It shows \
+                path walks that spin on the sequence count of mount_lock.",
+        value: "99",
+        is_default: true,
+        read: |settings, field| {
+            settings.sampling_hz = field.integer(&SAMPLING_HZ)?;
             Ok(())
         },
     },

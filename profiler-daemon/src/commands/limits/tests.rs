@@ -27,6 +27,7 @@ fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
         fields: Fields::find(Err(&BtfError::Malformed { offset: 0 })),
         btf: false,
         data_symbols,
+        sampling: None,
     }
 }
 
