@@ -30,7 +30,8 @@ const FILES: &[File] = &[
     File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "holds", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
-    File { name: "samples", threads: &[Threads::Multi] },
+    File { name: "samples", threads: &[Threads::Single] },
+    File { name: "path_walks", threads: &[Threads::Multi] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
 

@@ -48,6 +48,10 @@ pub(super) enum EventError {
     Refused(#[source] io::Error),
     #[error("perf_event_open failed for CPU {0} ({1})")]
     Open(u32, #[source] io::Error),
+    #[error(
+        "each of the {0} CPUs takes a descriptor, and the process may open too few: raise its limit (`LimitNOFILE=` of the service, `ulimit -n`)"
+    )]
+    TooFewDescriptors(usize),
     #[error("the perf event of CPU {0} does not take the BPF program ({1})")]
     SetBpf(u32, #[source] io::Error),
     #[error("none of the CPUs is online")]
@@ -99,6 +103,9 @@ pub(super) fn start(
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(EventError::Refused(error));
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                return Err(EventError::TooFewDescriptors(cpus.len()));
             }
             Err(error) => return Err(EventError::Open(*cpu, error)),
         };
