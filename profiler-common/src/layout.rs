@@ -7,6 +7,7 @@
 use crate::charges::{Identity, Row};
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
+use crate::samples::SampleBank;
 use crate::slow::{Attribution, AttributionState, SlowWait};
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
@@ -49,6 +50,8 @@ pub mod maps {
     pub const SLOW: &str = "SLOW";
     /// [`AttributionState`](crate::slow::AttributionState): one.
     pub const ATTRIBUTED: &str = "ATTRIBUTED";
+    /// [`SampleBank`](crate::samples::SampleBank), by CPU.
+    pub const SAMPLES: &str = "SAMPLES";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
     pub const TEXT: &str = "TEXT";
     /// A hash map whose keys are the numbers of claimed words; only in the
@@ -396,7 +399,7 @@ impl Layout {
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 15] {
+    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 16] {
         let slots = (self.tasks_mask + 1) * SLOTS as u32;
         let on = attribution.rows_mask != 0;
         [
@@ -415,6 +418,7 @@ impl Layout {
             (maps::CALLERS, if on { slots } else { 0 }, size_of::<Identity>()),
             (maps::SLOW, attribution.slow_places(), size_of::<SlowWait>()),
             (maps::ATTRIBUTED, 1, size_of::<AttributionState>()),
+            (maps::SAMPLES, self.cpus, size_of::<SampleBank>()),
         ]
     }
 

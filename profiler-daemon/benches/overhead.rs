@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lockprof::hooks::attribution::Wanted;
 use lockprof::hooks::backend::WaitBackend;
-use support::{backends, daemon, events, host, median, storm};
+use support::{backends, daemon, events, host, median, sampling, storm};
 
 /// What can be picked by name: it measures, and returns its part of the page.
 type Section = (&'static str, fn() -> String);
@@ -32,11 +32,12 @@ fn main() {
         return;
     }
     let picked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [Section; 4] = [
+    let sections: [Section; 5] = [
         ("kernel", kernel_time),
         ("attribution", attribution),
         ("throughput", throughput),
         ("daemon", daemon_cost),
+        ("sampling", sampling_cost),
     ];
     // Not every kernel allows all backends, so it has to be picked:
     // `cargo xtask bench` runs it on one that does, in a virtual machine.
@@ -309,12 +310,54 @@ fn daemon_cost() -> String {
         "\nThe arrays' size is a formula (`profiler_common::layout::Layout::arrays`). In bytes, with \
          S series (a lock has one, or two when readers and writers are told apart), L locks, N \
          possible nodes and C possible CPUs:\n\n\
-         - for each CPU: 2240 S + 31552 (mount calls) + 192 + 8 L N + 136 L, the last two rounded \
+         - for each CPU: 2240 S + 31552 (mount calls) + 192 + 64 (samples) + 8 L N + 136 L, the last two rounded \
          up to 64;\n\
          - for tasks in flight: 112 for each three of max(384, 192 C), their number rounded up to a \
          power of two;\n\
          - once: 64 L + 1088, and for attribution 64 (3 L + rows) + 320 for each slow wait kept.\n\n\
          The default locks have L = 8 and S = 10, or 11 where the shrinker's lock is a rwsem.\n",
+    );
+    text
+}
+
+fn sampling_cost() -> String {
+    const GOAL: f64 = 0.1;
+    let Some(source) = sampling::source() else {
+        return "## Sampling\n\nThis machine refuses it.\n\n".to_owned();
+    };
+    let rounds = 3 * rounds();
+    let ns: Vec<_> = (0..rounds).map(|_| sampling::program_ns()).collect();
+    let program: Vec<_> = ns.iter().map(|ns| sampling::percent_of_program(*ns)).collect();
+    let kernel = sampling::percent_of_cpu(sampling::Busy::Kernel, rounds);
+    let user = sampling::percent_of_cpu(sampling::Busy::UserSpace, rounds);
+    let mut text = format!(
+        "## Sampling\n\n\
+         At 99 Hz by `{source}`. The program from `bpf_stats`; all together from the speed of a busy \
+         CPU with and without, in turn, at 9,900 Hz and divided by 100, as it is lost in the noise \
+         at 99 Hz.\n\n\
+         | what | % of a CPU | goal | |\n| --- | --- | --- | --- |\n"
+    );
+    for (name, values) in [
+        ("the program alone", &program),
+        ("program and interrupt, of a CPU that is busy in the kernel", &kernel),
+        ("interrupt, of a CPU that is busy in user space", &user),
+    ] {
+        let middle = median(values);
+        let _ = writeln!(
+            text,
+            "| {name} | {} | < {GOAL} | {} |",
+            ranged(values, 4),
+            verdict(middle, GOAL)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nA run of the program took {} ns; the interrupt that it runs in takes {:.1} us of a CPU in \
+         user space, where the program does not run. The latter is the machine's price of a timer \
+         interrupt: in a virtual machine, setting the timer and being interrupted by it leave the \
+         guest.\n",
+        ranged(&ns, 0),
+        median(&user) / 100.0 / 99.0 * 1e6
     );
     text
 }

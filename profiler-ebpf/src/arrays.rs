@@ -13,6 +13,7 @@ use profiler_common::layout::HoldSeries;
 use profiler_common::layout::{
     CallState, CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
 };
+use profiler_common::samples::SampleBank;
 use profiler_common::watch::{self, TABLE_LEN, WatchEntry};
 
 use crate::atomic::{self, SharedWord};
@@ -35,6 +36,8 @@ static TASKS: Array<Line<u64>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(crate) static CALLS: Array<CallState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static ERRNOS: Array<ErrnoSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static SAMPLES: Array<SampleBank> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[cfg(not(feature = "no-compare-exchange"))]
 #[map]
 pub(crate) static HOLDS: Array<HoldSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);

@@ -15,6 +15,7 @@ mod contention;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod holds;
 mod owner;
+mod samples;
 mod slow_path;
 mod syscalls;
 mod text;

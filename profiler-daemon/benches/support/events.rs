@@ -37,7 +37,7 @@ impl Sub for Runs {
 }
 
 impl Runs {
-    fn per_event(self) -> f64 {
+    pub(crate) fn per_event(self) -> f64 {
         self.ns / self.count
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod backends;
 pub(crate) mod daemon;
 pub(crate) mod events;
+pub(crate) mod sampling;
 pub(crate) mod storm;
 
 /// The built binary.

@@ -32,6 +32,9 @@ pub struct Settings {
     pub backends: Backends,
     /// Who waits, and who makes them wait.
     pub attribution: Wanted,
+    /// Samples of a CPU that is in the kernel all the time, in a second; 0 not to
+    /// sample.
+    pub sampling_hz: u32,
 }
 
 /// What to log, and how.
@@ -78,6 +81,7 @@ impl Default for Settings {
             assume_nodes: None,
             backends: Backends::default(),
             attribution: Wanted::default(),
+            sampling_hz: 99,
         }
     }
 }
@@ -117,7 +121,7 @@ impl Settings {
     /// Whether both have the same programs and arrays: nothing that only serving
     /// is about counts.
     pub fn measures_like(&self, other: &Self) -> bool {
-        let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
+        let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes, s.sampling_hz);
         self.locks == other.locks
             && self.backends == other.backends
             && self.attribution == other.attribution

@@ -15,11 +15,13 @@ use super::limits::{self, Limit};
 use super::redact::without_addresses;
 use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
-use crate::hooks::{HookState, object};
+use crate::hooks::samples::{SampledFunctions, Sampling};
+use crate::hooks::{HookState, KERNEL_SAMPLES, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
 use crate::locks::catalogue::ENTRIES;
 use crate::locks::resolve::{Resolution, Sources, Unresolved, resolve};
+use crate::snapshot::Place;
 
 /// What is asked of `doctor`.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,9 @@ pub struct Report {
     /// Why nothing could be attached, if so.
     refused: Option<String>,
     arrays_bytes: Option<u64>,
+    /// Functions that samples of CPUs are told apart by; empty where they are not
+    /// known, or not asked for.
+    sampled_functions: Vec<FunctionReport>,
     /// Fields of kernel structures: where they are, or why that is not known.
     fields: Vec<FieldReport>,
     /// What is not measured because of this kernel or these privileges.
@@ -77,6 +82,21 @@ struct HookReport {
 }
 
 #[derive(Debug, Serialize)]
+struct FunctionReport {
+    /// Name in the kernel's source.
+    function: &'static str,
+    /// The file there.
+    file: &'static str,
+    /// What samples in it count as.
+    place: Place,
+    /// What it does there.
+    why: &'static str,
+    /// Names under which this kernel has it: itself and copies that the compiler
+    /// made. Empty if it is inlined, or belongs to other kernels.
+    found: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
 struct FieldReport {
     /// Structure and member, as a recent kernel calls them.
     field: &'static str,
@@ -97,9 +117,11 @@ struct Refusal {
 fn invisible(hooks: &[HookState]) -> Vec<&'static str> {
     let attached = |name: &str| hooks.iter().any(|h| h.hook == name && h.backend.is_some());
     let by_tracepoint = attached("contention_begin");
-    let mut lines = vec![
-        "readers that spin on the sequence count of mount_lock or rename_lock (path walks): they never enter a lock slow path",
-    ];
+    let mut lines = vec![if attached(KERNEL_SAMPLES) {
+        "how long a reader spins on the sequence count of mount_lock (path walks): samples tell the share of CPU alone; and readers of that of rename_lock"
+    } else {
+        "readers that spin on the sequence count of mount_lock or rename_lock (path walks): they never enter a lock slow path"
+    }];
     if by_tracepoint && !attached("rwsem_down_write_slowpath") {
         lines.push(
             "writers that win a rwsem by optimistic spinning: they leave before the tracepoint",
@@ -159,7 +181,7 @@ fn examine(
         Err(error) => (Vec::new(), Some(format!("{error:#}")), None),
     };
     let invisible = if refused.is_some() { Vec::new() } else { invisible(&hooks) };
-    let Facts { topology, kernel, resolutions, fields, btf, .. } = &facts;
+    let Facts { topology, kernel, resolutions, fields, btf, sampling, .. } = &facts;
     // When nothing attaches, one reason stands for everything.
     let limits = if refused.is_some() { Vec::new() } else { limits::limits(&facts, &hooks) };
     let mut locks: Vec<_> = resolutions
@@ -179,6 +201,7 @@ fn examine(
         hooks: hooks.into_iter().map(hook_report).collect(),
         refused,
         arrays_bytes,
+        sampled_functions: sampling.as_ref().map(function_reports).unwrap_or_default(),
         fields: fields.all().map(field_report).collect(),
         limits,
         invisible,
@@ -213,6 +236,19 @@ fn hook_report(hook: HookState) -> HookReport {
             .map(|(backend, reason)| Refusal { backend, reason })
             .collect(),
     }
+}
+
+fn function_reports(sampling: &Sampling) -> Vec<FunctionReport> {
+    let functions = sampling.functions.iter().flat_map(SampledFunctions::all);
+    functions
+        .map(|(function, found)| FunctionReport {
+            function: function.name,
+            file: function.file,
+            place: function.place,
+            why: function.why,
+            found: found.into_iter().map(str::to_owned).collect(),
+        })
+        .collect()
 }
 
 fn field_report(known: Known<'_>) -> FieldReport {

@@ -14,8 +14,10 @@ use serde::Serialize;
 use super::redact::without_addresses;
 use super::session::Facts;
 use crate::hooks::backend::WaitBackend;
-use crate::hooks::{CONTENDED_RELEASE, HookState};
+use crate::hooks::samples::{FUNCTIONS, Sampling};
+use crate::hooks::{CONTENDED_RELEASE, HookState, KERNEL_SAMPLES};
 use crate::locks::resolve::Unresolved;
+use crate::snapshot::Place;
 
 /// Something that is not measured on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +49,7 @@ pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
     spin_waits(&mut all, hooks);
     holds(&mut all, hooks);
     calls(&mut all, hooks);
+    samples(&mut all, facts.sampling.as_ref(), hooks);
     for off in facts.fields.turned_off() {
         all.push(Limit {
             what: off.what.to_owned(),
@@ -147,6 +150,35 @@ fn calls(all: &mut Vec<Limit>, hooks: &[HookState]) {
                  of system calls (CONFIG_FTRACE_SYSCALLS)"
                     .to_owned(),
             ),
+        });
+    }
+}
+
+/// Where CPUs are in the kernel, unless nobody asked.
+fn samples(all: &mut Vec<Limit>, sampling: Option<&Sampling>, hooks: &[HookState]) {
+    let Some(sampling) = sampling else { return };
+    let mut hooks = hooks.iter().filter(|hook| hook.hook == KERNEL_SAMPLES);
+    if let Some(hook) = hooks.find(|hook| hook.backend.is_none()) {
+        let why: Vec<_> = hook.refused.iter().map(|(b, why)| format!("{b}: {why}")).collect();
+        all.push(Limit {
+            what: "path walks that spin on the sequence count of mount_lock are not seen: CPUs \
+                   are not sampled"
+                .to_owned(),
+            why: without_addresses(&why.join("; ")),
+            remedy: None,
+        });
+    } else if let Ok(functions) = &sampling.functions
+        && functions.names(Place::MountSeqcount).next().is_none()
+    {
+        let names = FUNCTIONS.iter().filter(|f| f.place == Place::MountSeqcount).map(|f| f.name);
+        all.push(Limit {
+            what: "path walks that spin on the sequence count of mount_lock are not told apart"
+                .to_owned(),
+            why: format!(
+                "the kernel's symbol table has none of {}",
+                names.collect::<Vec<_>>().join(", ")
+            ),
+            remedy: None,
         });
     }
 }

@@ -11,10 +11,11 @@ use super::limits::{self, DataSymbols, Limit};
 use super::redact::without_addresses;
 use crate::cli::Settings;
 use crate::hooks::attribution::Wanted;
+use crate::hooks::samples::{SampledFunctions, Sampling};
 use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Fields;
-use crate::kernel::topology::{Topology, kernel_release};
+use crate::kernel::topology::{Topology, kernel_release, online_cpus};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::attribution::Charges;
 use crate::reader::attribution::keeper::Keeper;
@@ -153,6 +154,8 @@ pub struct Facts {
     pub data_symbols: DataSymbols,
     /// What tells cgroups apart; else why nothing does.
     pub cgroups: Result<Arc<Cgroups>, String>,
+    /// How to sample CPUs, unless the settings have it off.
+    pub sampling: Option<Sampling>,
 }
 
 /// Looks at the kernel; attaches nothing.
@@ -185,7 +188,22 @@ pub fn gather_from(settings: &Settings, sources: &Sources<'_>) -> anyhow::Result
             Err(_) => DataSymbols::Unreadable,
         },
         cgroups: Cgroups::of_system().map(Arc::new).map_err(|error| error.to_string()),
+        sampling: sampling(settings)?,
     })
+}
+
+/// Which CPUs to sample, and where the functions are that samples are told apart
+/// by.
+fn sampling(settings: &Settings) -> anyhow::Result<Option<Sampling>> {
+    if settings.sampling_hz == 0 {
+        return Ok(None);
+    }
+    let functions = SampledFunctions::of_running_kernel();
+    Ok(Some(Sampling {
+        frequency_hz: settings.sampling_hz,
+        functions: functions.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+        cpus: online_cpus(Path::new("/sys"))?,
+    }))
 }
 
 /// Attaches the programs for the locks that were resolved.
@@ -223,7 +241,8 @@ pub fn attach(settings: &Settings, facts: &Facts) -> anyhow::Result<(Programs, W
             ..settings.attribution.clone()
         },
     };
-    let programs = Programs::attach(abilities, &watch, &sizes, &facts.fields)?;
+    let programs =
+        Programs::attach(abilities, &watch, &sizes, &facts.fields, facts.sampling.as_ref())?;
     Ok((programs, watch))
 }
 

@@ -16,7 +16,9 @@ mod holds;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
 pub mod object;
+mod perf_event;
 pub mod programs;
+pub mod samples;
 mod slow_path;
 mod syscalls;
 mod watch_list;
@@ -25,6 +27,7 @@ pub use self::abilities::Abilities;
 pub use self::claims::Claims;
 pub use self::holds::CONTENDED_RELEASE;
 pub use self::programs::{LoadError, Programs, Sizes};
+pub use self::samples::KERNEL_SAMPLES;
 pub use self::watch_list::{Series, WatchList};
 
 /// What became of one hook.

@@ -8,11 +8,13 @@ use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
+use profiler_common::samples::{NO_RANGE, RANGES};
 use profiler_common::slow::Attribution;
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use super::attribution::{self, Wanted};
 use super::backend::WaitBackend;
+use super::samples::{self, SampledFunctions, Sampler, Sampling};
 use super::{
     Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
 };
@@ -64,6 +66,7 @@ pub struct Programs {
     _log: Option<super::kernel_log::KernelLog>,
     ebpf: Ebpf,
     _links: Vec<syscalls::Link>,
+    sampler: Option<Sampler>,
     layout: Layout,
     attribution: Attribution,
     hooks: Vec<HookState>,
@@ -71,7 +74,8 @@ pub struct Programs {
 
 impl Programs {
     /// Loads the object for `watch` and attaches every hook that the kernel and
-    /// `abilities` allow, each by the best backend that the kernel takes.
+    /// `abilities` allow, each by the best backend that the kernel takes. CPUs are
+    /// sampled if `sampling` is given.
     ///
     /// # Errors
     ///
@@ -82,6 +86,7 @@ impl Programs {
         watch: &WatchList,
         sizes: &Sizes,
         fields: &Fields,
+        sampling: Option<&Sampling>,
     ) -> Result<Self, LoadError> {
         let mut layout = layout(watch, sizes, fields);
         let owner_fields = holds::owner_fields(fields);
@@ -92,7 +97,7 @@ impl Programs {
         let attribution =
             attribution::data(&sizes.attribution, layout.locks, fields, owner_fields.is_ok());
         let data = Data { layout, owners, attribution };
-        let mut ebpf = load(&abilities, watch, &data)?;
+        let mut ebpf = load(&abilities, watch, &data, sampling)?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
@@ -109,11 +114,15 @@ impl Programs {
         drop(abilities);
         absent::mark(&mut states);
         hooks.extend(states);
+        let (sampler, state) =
+            sampling.map(|sampling| samples::attach(&mut ebpf, sampling)).unzip();
+        hooks.extend(state);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
             _log: super::kernel_log::KernelLog::start(&mut ebpf),
             ebpf,
             _links: links,
+            sampler: sampler.flatten(),
             layout,
             attribution,
             hooks,
@@ -133,6 +142,11 @@ impl Programs {
     /// What became of each hook.
     pub fn hooks(&self) -> &[HookState] {
         &self.hooks
+    }
+
+    /// What samples the CPUs, if anything does.
+    pub const fn sampler(&self) -> Option<&Sampler> {
+        self.sampler.as_ref()
     }
 
     /// The sizes that were used.
@@ -182,6 +196,7 @@ impl Programs {
                     Program::FEntry(p) => p.fd(),
                     Program::FExit(p) => p.fd(),
                     Program::KProbe(p) => p.fd(),
+                    Program::PerfEvent(p) => p.fd(),
                     _ => return None,
                 };
                 Some((name.to_owned(), fd.ok()?.as_fd().as_raw_fd()))
@@ -272,10 +287,17 @@ struct Data {
 }
 
 /// Creates the arrays; loads no program yet.
-fn load(abilities: &Abilities, watch: &WatchList, data: &Data) -> Result<Ebpf, LoadError> {
+fn load(
+    abilities: &Abilities,
+    watch: &WatchList,
+    data: &Data,
+    sampling: Option<&Sampling>,
+) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
     let numbers = syscalls::calls_by_number();
     let series = watch.series_infos();
+    let functions = sampling.and_then(|sampling| sampling.functions.as_ref().ok());
+    let code_ranges = functions.map_or([NO_RANGE; RANGES], SampledFunctions::ranges);
     let mut loader = EbpfLoader::new();
     loader
         .btf(abilities.btf.as_ref().ok())
@@ -284,6 +306,7 @@ fn load(abilities: &Abilities, watch: &WatchList, data: &Data) -> Result<Ebpf, L
         .override_global("ATTRIBUTION", &data.attribution, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
+        .override_global("CODE_RANGES", &code_ranges[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)
         .override_global("SYSCALL_WHEN", &when[..], true);
     for (name, entries, _) in data.layout.arrays(&data.attribution) {

@@ -16,6 +16,8 @@ pub mod fields;
 
 pub mod kallsyms;
 
+pub mod ranges;
+
 pub mod stacks;
 
 pub mod system_map;

@@ -100,6 +100,16 @@ impl Topology {
     }
 }
 
+/// The CPUs that are online, ascending, by the sysfs mounted at `sys_root`.
+///
+/// # Errors
+///
+/// The list cannot be read or parsed.
+pub fn online_cpus(sys_root: &Path) -> Result<Vec<u32>, TopologyError> {
+    let list = read_list(&sys_root.join("devices/system/cpu/online"))?;
+    Ok(list.into_iter().flatten().collect())
+}
+
 /// Release of the running kernel, as `uname -r` prints it.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -244,6 +254,14 @@ mod tests {
         assert_eq!(topology.nodes, 1);
         assert_eq!(topology.node_of_cpu, [0, 0]);
         assert_eq!(topology.cpus_of_node, [(0, vec![0, 1])]);
+    }
+
+    #[test]
+    fn cpus_that_are_offline_are_not_online() {
+        let root = sysfs(&[("cpu/possible", "0-7\n"), ("cpu/online", "0-1,4\n")]);
+        assert_eq!(online_cpus(root.path()).unwrap(), [0, 1, 4]);
+        let error = online_cpus(Path::new("/nowhere")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/devices/system/cpu/online"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Mapped arrays -> [`Snapshot`]. The only room that knows the memory layout.
 //!
 //! The arrays are mapped once; reading them takes no system call. A read looks
-//! at one cache line per CPU and visits the banks of those CPUs alone on which
+//! at one cache line per CPU, and one more where CPUs are sampled, and visits the banks of those CPUs alone on which
 //! something was booked since the last read.
 
 pub mod attribution;
@@ -9,6 +9,7 @@ mod banks;
 mod inflight;
 mod mapping;
 mod misses;
+mod samples;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -25,6 +26,7 @@ use self::banks::Banks;
 use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
+use self::samples::SampleBanks;
 use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, WatchList};
 use crate::snapshot::{
     self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, OwnCost, Releases, Resolution,
@@ -72,6 +74,7 @@ pub struct Reader {
     errnos: Mapping<ErrnoSlot>,
     banks: Banks,
     inflight: InFlight,
+    samples: Option<SampleBanks>,
     misses: Misses,
     charges: Option<Arc<Charges>>,
     arrays_bytes: u64,
@@ -148,6 +151,14 @@ impl Reader {
                 Mapping::writable(maps::TASKS, array(maps::TASKS)?, entries_of(maps::TASKS))?,
                 programs.claims()?,
             ),
+            samples: programs
+                .sampler()
+                .map(|sampler| -> Result<_, ReaderError> {
+                    let entries = entries_of(maps::SAMPLES);
+                    let banks = Mapping::read_only(maps::SAMPLES, array(maps::SAMPLES)?, entries)?;
+                    Ok(SampleBanks::new(banks, sampler))
+                })
+                .transpose()?,
             misses: Misses::new(programs.program_fds()),
             layout,
             subject,
@@ -192,6 +203,7 @@ impl Reader {
             handoffs: self.handoff_counts(),
             syscalls: self.syscall_calls(),
             syscall_errors: self.syscall_errors(),
+            samples: self.samples.as_ref().map(|samples| samples.read(&self.banks)),
             dropped: self.dropped(),
             resolved: self.subject.resolved.clone(),
             hooks: self.hooks.clone(),

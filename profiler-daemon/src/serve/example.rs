@@ -15,8 +15,9 @@ use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
     Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Histogram, Hook, Host, InFlight,
-    LockHolds, LockWaits, MOUNTINFO_READ, NumaNode, Party, Releases, Resolution, Runtime, SCHEMA,
-    SlowWaits, Snapshot, SyscallCalls, SyscallErrors, Times, Waiter, Who,
+    LockHolds, LockWaits, MOUNTINFO_READ, NumaNode, Party, Place, Releases, Resolution, Runtime,
+    SCHEMA, SampleCount, Samples, SlowWaits, Snapshot, SyscallCalls, SyscallErrors, Times, Waiter,
+    Who,
 };
 
 /// When the counters of the example were zero.
@@ -141,6 +142,19 @@ pub(super) fn snapshot() -> Snapshot {
             errno: "EBUSY".into(),
             count: 1,
         }],
+        samples: Some(Samples {
+            frequency_hz: 99,
+            source: "cpu-clock".into(),
+            functions: vec!["path_init".into(), "__lookup_mnt".into()],
+            counts: [[310, 45, 120], [12, 30, 95]]
+                .into_iter()
+                .zip(0..)
+                .flat_map(|(counts, numa_node)| {
+                    let row = move |(place, count)| SampleCount { numa_node, place, count };
+                    Place::ALL.into_iter().zip(counts).map(row)
+                })
+                .collect(),
+        }),
         dropped: DROP_NAMES
             .iter()
             .map(|reason| Dropped {
@@ -159,6 +173,7 @@ pub(super) fn snapshot() -> Snapshot {
             hook("contended_release", "tp_btf"),
             hook("sys_mount", "tracepoint"),
             hook("sys_open_tree_attr", "none"),
+            hook("kernel_samples", "cpu-clock"),
         ],
         waiters: vec![
             Waiter {

@@ -64,7 +64,8 @@ figures above, but where the last column says so. `lockprof doctor` lists what a
 |---|---|---|
 | Readers of a sequence count | `path_init()` and others that look at `mount_lock` without taking it retry until no \
 writer is active. They spin in their own code. | `mount_lock` shows the waits of those who take the spinlock \
-inside the seqlock. Path lookups that retry show as CPU time in `path_init`. |
+inside the seqlock. Path lookups that retry show as a share of CPU time in `lockprof_kernel_samples_total`, not as \
+waits; those of `rename_lock` do not show. |
 | Writers that win by optimistic spinning | A writer of a rwsem may spin while the owner runs on another CPU, and \
 take the lock before it would queue. | Where fentry attaches to `rwsem_down_write_slowpath`, these waits are in \
 mode `optimistic`. Elsewhere short write waits are missing for `namespace_sem`. The longer the hold, the fewer: a \

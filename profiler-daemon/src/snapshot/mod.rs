@@ -337,8 +337,8 @@ pub struct Resolution {
 pub struct Hook {
     /// What it observes: `contention_begin`, `sys_mount`, ...
     pub hook: String,
-    /// How: `tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`; `none` when
-    /// nothing attached.
+    /// How: `tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`, `cycles`,
+    /// `cpu-clock`; `none` when nothing attached.
     pub backend: String,
 }
 

@@ -8,7 +8,8 @@ use super::attribution::subtract;
 /// Samples of all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Samples {
-    /// Samples that each CPU takes in a second while it is not idle.
+    /// Samples of a CPU that is in the kernel all the time, in a second: samples
+    /// divided by it are seconds of CPU time.
     pub frequency_hz: u64,
     /// What paces them: `cycles` or `cpu-clock`.
     pub source: String,

@@ -15,6 +15,7 @@ use lockprof::commands::session::Session;
 use lockprof::hooks::LoadError;
 use lockprof::hooks::backend::{Backends, WaitBackend};
 use lockprof::snapshot::{Charge, Snapshot};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// The built binary.
 pub(crate) const LOCKPROF: &str = env!("CARGO_BIN_EXE_lockprof");
@@ -100,6 +101,15 @@ pub(crate) fn charges_fit(window: &Snapshot) {
         assert_eq!(sum(&mut waiters.into_iter()), all, "{name}: waiters, against all waits");
         assert_eq!(sum(&mut blockers.into_iter()), all, "{name}: blockers, against all waits");
     }
+}
+
+/// Keeps this thread on `cpus`.
+pub(crate) fn pin(cpus: &[u32]) {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(usize::try_from(*cpu).expect("a CPU number"));
+    }
+    sched_setaffinity(None, &set).expect("the CPUs are online");
 }
 
 /// Waits until nobody waits for a watched lock.

@@ -170,7 +170,9 @@ fn attached(forced: &str, hooks: &[Value]) -> String {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for hook in hooks {
         let (name, backend) = (text(hook, "hook"), backend(hook));
-        if name.starts_with("sys_") != calls || backend == ABSENT {
+        // No choice of backend is about samples of CPUs.
+        let neither = name == "kernel_samples" || backend == ABSENT;
+        if name.starts_with("sys_") != calls || neither {
             continue;
         }
         if backend == NONE { &mut without } else { &mut with }.push(format!("`{name}`"));

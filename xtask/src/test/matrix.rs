@@ -31,6 +31,8 @@ const FILES: &[File] = &[
     File { name: "holds", threads: &[Threads::Single] },
     File { name: "cgroups", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
+    File { name: "samples", threads: &[Threads::Single] },
+    File { name: "path_walks", threads: &[Threads::Multi] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
 

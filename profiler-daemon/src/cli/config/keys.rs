@@ -47,6 +47,8 @@ const IN_FLIGHT: RangeInclusive<u32> = 64..=4_194_304;
 const ROWS: RangeInclusive<u32> = 0..=1_048_576;
 /// Bounds of the ring of slow waits, 320 bytes each.
 const SLOW_WAITS: RangeInclusive<u32> = 0..=65_536;
+/// Samples in a second. More would be a load of its own.
+const SAMPLING_HZ: RangeInclusive<u32> = 0..=1000;
 
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
@@ -184,6 +186,18 @@ pub(super) const KEYS: &[Key] = &[
         is_default: true,
         read: |settings, field| {
             settings.attribution.slow_waits = field.integer(&SLOW_WAITS)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "sampling",
+        name: "frequency_hz",
+        about: "How often in a second to look where each CPU is in the kernel; 0 for never. It shows \
+                path walks that spin on the sequence count of mount_lock.",
+        value: "99",
+        is_default: true,
+        read: |settings, field| {
+            settings.sampling_hz = field.integer(&SAMPLING_HZ)?;
             Ok(())
         },
     },

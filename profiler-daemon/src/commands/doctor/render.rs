@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{FieldReport, HookReport, Refusal, Report};
-use crate::hooks::CONTENDED_RELEASE;
+use super::{FieldReport, FunctionReport, HookReport, Refusal, Report};
+use crate::hooks::{CONTENDED_RELEASE, KERNEL_SAMPLES};
 use crate::kernel::calls;
+use crate::snapshot::Place;
 
 /// The report as `doctor` prints it.
 pub(super) fn text(report: &Report) -> String {
@@ -55,6 +56,7 @@ pub(super) fn text(report: &Report) -> String {
             bytes_per_cpu_kib(bytes, report.cpus)
         );
     }
+    functions(&mut out, &report.sampled_functions);
     fields(&mut out, &report.fields);
     if !report.limits.is_empty() {
         let _ = writeln!(out, "\nnot measured here:");
@@ -101,7 +103,12 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
         let _ = writeln!(out, "\nbackends that were refused:");
     }
     let present = |call: bool| {
-        hooks.iter().filter(|h| !h.absent && h.hook.starts_with("sys_") == call).count()
+        let waits = |h: &&HookReport| h.hook != KERNEL_SAMPLES;
+        hooks
+            .iter()
+            .filter(|h| !h.absent && h.hook.starts_with("sys_") == call)
+            .filter(waits)
+            .count()
     };
     for (refusal, names) in refusals {
         let calls = names.iter().filter(|name| name.starts_with("sys_")).count();
@@ -113,6 +120,25 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
             names.join(", ")
         };
         let _ = writeln!(out, "- {} for {names}: {}", refusal.backend, refusal.reason);
+    }
+}
+
+/// By which functions samples are told apart.
+fn functions(out: &mut String, functions: &[FunctionReport]) {
+    for place in [Place::MountSeqcount, Place::LockSlowPath] {
+        let of_place = || functions.iter().filter(|function| function.place == place);
+        let found: Vec<_> = of_place().flat_map(|f| &f.found).map(String::as_str).collect();
+        let missing: Vec<_> =
+            of_place().filter(|f| f.found.is_empty()).map(|f| f.function).collect();
+        if found.is_empty() && missing.is_empty() {
+            continue;
+        }
+        let or_none = |names: Vec<&str>| match names.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        let _ = writeln!(out, "\nsampled as {}: {}", place.as_str(), or_none(found));
+        let _ = writeln!(out, "- not in this kernel, or inlined: {}", or_none(missing));
     }
 }
 

@@ -1,6 +1,8 @@
 use super::*;
+use crate::hooks::samples::SampledFunctions;
 use crate::kernel::btf::BtfError;
 use crate::kernel::fields::Fields;
+use crate::kernel::kallsyms::Kallsyms;
 use crate::kernel::topology::Topology;
 use crate::locks::Method;
 use crate::locks::resolve::{Reason, Resolution, Unresolved};
@@ -28,6 +30,7 @@ fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
         btf: false,
         data_symbols,
         cgroups: Err("not looked for".to_owned()),
+        sampling: None,
     }
 }
 
@@ -123,4 +126,35 @@ fn a_kernel_without_numa_says_so() {
     let all = limits(&facts, &[]);
     assert!(all.last().unwrap().what.contains("NUMA node"), "{all:?}");
     assert!(all.last().unwrap().remedy.as_deref().unwrap().contains("CONFIG_NUMA"));
+}
+
+/// With CPU sampling asked for, on a kernel with these symbols.
+fn sampled(symbols: Result<&str, &str>) -> Facts {
+    let functions = symbols.map_err(str::to_owned).map(|symbols| {
+        let table = format!("1000 T _stext\n{symbols}9000 T _etext\n");
+        let names = FUNCTIONS.iter().map(|function| function.name);
+        let kallsyms = Kallsyms::collect_from(table.as_bytes(), "table", names).unwrap();
+        SampledFunctions::find(&kallsyms)
+    });
+    let sampling = Sampling { frequency_hz: 99, functions, cpus: vec![0] };
+    Facts { sampling: Some(sampling), ..facts(DataSymbols::Listed, &[]) }
+}
+
+#[test]
+fn sampling_that_is_refused_is_a_limit_with_the_reason() {
+    let refused = hook("kernel_samples", None, "perf events are refused");
+    let all = limits(&sampled(Ok("2000 t path_init\n")), std::slice::from_ref(&refused));
+    assert!(all[0].what.contains("CPUs are not sampled"), "{all:?}");
+    assert_eq!(all[0].why, "tracepoint: perf events are refused");
+    // Nobody asked.
+    assert_eq!(whats(&limits(&facts(DataSymbols::Listed, &[]), &[refused])), [""; 0]);
+}
+
+#[test]
+fn samples_that_cannot_be_told_apart_are_a_limit() {
+    let attached = [hook("kernel_samples", Some("cpu-clock"), "")];
+    assert_eq!(whats(&limits(&sampled(Ok("2000 t path_init\n")), &attached)), [""; 0]);
+    let all = limits(&sampled(Ok("2000 t osq_lock\n")), &attached);
+    assert!(all[0].what.contains("not told apart"), "{all:?}");
+    assert!(all[0].why.contains("path_init, "), "{all:?}");
 }

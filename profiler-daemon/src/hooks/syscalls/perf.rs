@@ -6,12 +6,14 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya_obj::generated::{perf_event_attr, perf_type_id::PERF_TYPE_TRACEPOINT};
+use aya_obj::generated::perf_type_id::PERF_TYPE_TRACEPOINT;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use crate::hooks::perf_event::{self, Scope};
 
 const MOUNT_POINTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -112,48 +114,17 @@ pub(in crate::hooks) struct PerfLink {
     _event: OwnedFd,
 }
 
-const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
-const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
-
 impl PerfLink {
     /// Attaches `program` to the tracepoint with this id, for all tasks and
     /// CPUs.
     pub(super) fn attach(id: u64, program: BorrowedFd<'_>) -> Result<Self, PerfError> {
-        // SAFETY: a plain C struct of integers, for which zeros are valid.
-        let mut attr: perf_event_attr = unsafe { std::mem::zeroed() };
+        let mut attr = perf_event::attribute();
         attr.type_ = PERF_TYPE_TRACEPOINT as u32;
-        attr.size = u32::try_from(size_of::<perf_event_attr>()).unwrap_or(0);
         attr.config = id;
         // A program on a tracepoint runs on every CPU, whichever CPU the perf
         // event names (`perf_event_attach_bpf_prog` in kernel/trace/bpf_trace.c).
-        let (pid, cpu, group): (libc::pid_t, libc::c_int, libc::c_int) = (-1, 0, -1);
-        // SAFETY: `attr` outlives the call and has the size it says.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &raw const attr,
-                pid,
-                cpu,
-                group,
-                libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC),
-            )
-        };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
-        let fd = fd.ok_or_else(|| PerfError::Open(io::Error::last_os_error()))?;
-        // SAFETY: a descriptor that the kernel just gave us.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        ioctl(&event, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd())?;
-        ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;
+        let event = perf_event::open(&attr, Scope::Cpu(0)).map_err(PerfError::Open)?;
+        perf_event::run(&event, program).map_err(PerfError::SetBpf)?;
         Ok(Self { _event: event })
     }
-}
-
-const PERF_FLAG_FD_CLOEXEC: u32 = 8;
-
-fn ioctl(event: &OwnedFd, request: libc::Ioctl, argument: i32) -> Result<(), PerfError> {
-    // SAFETY: both requests take an integer.
-    if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } == -1 {
-        return Err(PerfError::SetBpf(io::Error::last_os_error()));
-    }
-    Ok(())
 }

@@ -53,6 +53,16 @@ const ERRNO: Label = Label {
     about: "Symbolic name of the error (`EPERM`), or `other`",
     bound: "at most 128 pairs of call and error, and `other`",
 };
+const SAMPLED_NODE: Label = Label { about: "NUMA node of the CPU", ..NUMA_NODE };
+const PLACE: Label = Label {
+    name: "place",
+    about: "Where in the kernel the CPU was: `mount_seqcount` is the functions that read the sequence count of \
+            `mount_lock`, again while a writer changes it, or walk the hash of mounts; `lock_slow_path` those that \
+            wait for locks of any name; `elsewhere` the rest",
+    bound: "these three",
+};
+const SOURCE: Label =
+    Label { name: "source", about: "What paces the samples", bound: "`cycles` or `cpu-clock`" };
 const METHOD: Label = Label {
     name: "method",
     about: "How the address was found",
@@ -66,7 +76,8 @@ const HOOK: Label = Label {
 const BACKEND: Label = Label {
     name: "backend",
     about: "How it is observed",
-    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`), `none`",
+    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`; `cycles` and \
+            `cpu-clock` for samples), `none`",
 };
 const REASON: Label = Label {
     name: "reason",
@@ -333,6 +344,49 @@ pub const METRICS: &[Metric] = &[
         note: "All NUMA nodes together. Booked when a wait ends, so calls that have not returned are included. \
                A wait inside another wait counts for both locks.",
         rows: syscall_lock_rows,
+    },
+    Metric {
+        name: "lockprof_kernel_samples_total",
+        help: "Times that a CPU was found in the kernel when it was looked at.",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[SAMPLED_NODE, PLACE],
+        note: "Each CPU is looked at `lockprof_sampling_frequency_hertz` times a second, in user space to no effect. \
+               Divided by that frequency, samples are seconds of CPU time. How many CPUs of a node are spent on \
+               `mount_lock`'s sequence count, which no lock tracepoint shows: \
+               `sum by (instance, numa_node) (rate(lockprof_kernel_samples_total{place=\"mount_seqcount\"}[1m])) / on \
+               (instance) group_left () sum by (instance) (lockprof_sampling_frequency_hertz)`. Divided by the node's CPUs \
+               it is the share of them; this place over all places is the share of the kernel's time. As every path walk passes \
+               `path_init`, a few percent are usual; a share that rises with mounts is walks that wait for writers. \
+               Idle tasks do not count, nor do interrupts that come meanwhile. With `cpu-clock`, code that has \
+               interrupts off shows where it turns them on again, and the timer also wakes idle CPUs; it never \
+               competes for a counter. With `cycles`, a second is as many cycles as there were in one when lockprof \
+               started, so that a CPU at a higher clock gives more samples; and where other users of perf take all \
+               hardware counters, the kernel gives each its turn, so that samples are missing, of all places alike. \
+               CPUs that come online after the start are not sampled until lockprof is started again. Absent where \
+               sampling is off or refused.",
+        rows: |s| {
+            let counts = s.snapshot.samples.iter().flat_map(|samples| &samples.counts);
+            Box::new(counts.map(|c| {
+                Row::new([Number(c.numa_node), Text(c.place.as_str())], Figure::Count(c.count))
+            }))
+        },
+    },
+    Metric {
+        name: "lockprof_sampling_frequency_hertz",
+        help: "Samples of a CPU that is in the kernel all the time, in a second.",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[SOURCE],
+        note: "As configured (`sampling.frequency_hz`). Absent where sampling is off or refused.",
+        rows: |s| {
+            Box::new(
+                s.snapshot
+                    .samples
+                    .iter()
+                    .map(|p| Row::new([Text(&p.source)], Figure::Count(p.frequency_hz))),
+            )
+        },
     },
     Metric {
         name: "lockprof_lock_resolved",
