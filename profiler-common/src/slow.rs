@@ -43,6 +43,9 @@ pub struct SlowWait {
 
 const _: () = assert!(size_of::<SlowWait>() == 320);
 
+/// Entries of [`AttributionState::newcomers`], a power of two.
+pub const NEWCOMERS: usize = 128;
+
 /// What all CPUs share about the ring and the table of charges.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +56,13 @@ pub struct AttributionState {
     pub claimed: u64,
     #[doc(hidden)]
     pub pad: [u64; 6],
+    /// Cgroups of the rows that were claimed last: row number `n`, counted from 0,
+    /// left its own at `n % NEWCOMERS`. User space has to be quick, as a cgroup may
+    /// be gone within the second.
+    pub newcomers: [u64; NEWCOMERS],
 }
 
-const _: () = assert!(size_of::<AttributionState>() == 64);
+const _: () = assert!(size_of::<AttributionState>() == 64 + 8 * NEWCOMERS);
 
 /// What the programs need for attribution, as read-only data.
 #[repr(C, align(64))]

@@ -15,7 +15,7 @@ use profiler_common::inflight::{self, InCall};
 use profiler_common::layout::{CHARGE_CLAIMS, CpuState, Drop};
 #[cfg(not(feature = "no-compare-exchange"))]
 use profiler_common::slow::SlowWait;
-use profiler_common::slow::{Attribution, AttributionState};
+use profiler_common::slow::{Attribution, AttributionState, NEWCOMERS};
 use profiler_common::watch::WatchEntry;
 
 use crate::arrays::{self, Tasks, count_drop};
@@ -180,15 +180,33 @@ fn row_of(state: &mut CpuState, who: &charges::Identity, about: About, role: Rol
     match charges::find_or_claim(&Charges, who, about) {
         Found::Known(row) => row,
         Found::Claimed(row) => {
-            if let Some(shared) = ATTRIBUTED.get_ptr_mut(0) {
-                // SAFETY: a word of a live array element.
-                unsafe { atomic::add(&raw mut (*shared).claimed, 1) };
-            }
+            announce(who.cgroup);
             row
         }
         Found::Full => {
             count_drop(state, Drop::ChargesFull);
             role.reserved_row(about.lock())
+        }
+    }
+}
+
+/// Tells user space that there is somebody new, in the cgroup `cgroup`.
+#[inline(always)]
+fn announce(cgroup: u64) {
+    let Some(shared) = ATTRIBUTED.get_ptr_mut(0) else { return };
+    // SAFETY: words of a live array element, the second within its array.
+    unsafe {
+        let claimed = &raw mut (*shared).claimed;
+        #[cfg(not(feature = "no-compare-exchange"))]
+        {
+            let number = atomic::fetch_add(claimed, 1) as usize & (NEWCOMERS - 1);
+            (&raw mut (*shared).newcomers).cast::<u64>().add(number).write_volatile(cgroup);
+        }
+        #[cfg(feature = "no-compare-exchange")]
+        {
+            let number = claimed.read_volatile() as usize & (NEWCOMERS - 1);
+            (&raw mut (*shared).newcomers).cast::<u64>().add(number).write_volatile(cgroup);
+            atomic::add(claimed, 1);
         }
     }
 }

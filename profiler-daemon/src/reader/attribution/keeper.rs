@@ -13,11 +13,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use profiler_common::charges::{READY, RETIRED};
 use profiler_common::inflight::{Exchange as _, Word as _};
 use profiler_common::layout::CHARGE_CLAIMS;
+use profiler_common::slow::NEWCOMERS;
 use profiler_common::spin_stack::DEPTH;
 
 use super::{Charges, frames, read_slow};
@@ -25,8 +26,16 @@ use crate::reader::mapping::load;
 
 /// How often it looks whether there is anything to do: at one cache line.
 const TICK: Duration = Duration::from_millis(250);
-/// Ticks between two looks at how full the table is.
-const EVICTION_TICKS: u64 = 40;
+/// The same while there are newcomers, whose cgroups may not live long.
+const QUICK_TICK: Duration = Duration::from_millis(20);
+/// How long it stays quick after a newcomer.
+const QUICK: Duration = Duration::from_secs(2);
+/// Time between two looks for functions: they stay, and a call chain that was never
+/// seen before costs a pass over the kernel's symbols.
+const FUNCTIONS: Duration = Duration::from_secs(2);
+/// Time between two looks at all rows, for newcomers that were missed and for how
+/// full the table is.
+const ROUND: Duration = Duration::from_secs(10);
 
 /// The running thread. Dropping it ends the thread.
 pub struct Keeper {
@@ -44,12 +53,19 @@ impl Keeper {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
             let mut work = Work::default();
-            for tick in 0u64.. {
-                work.names_of_new(&charges);
-                if tick % EVICTION_TICKS == EVICTION_TICKS - 1 {
+            let (mut newcomer_at, mut round_at) = (Instant::now(), Instant::now());
+            loop {
+                let now = Instant::now();
+                if work.names_of_new(&charges) {
+                    newcomer_at = now;
+                }
+                if now - round_at >= ROUND {
+                    round_at = now;
+                    charges.look_up_cgroups();
                     work.evict(&charges);
                 }
-                match stopped.recv_timeout(TICK) {
+                let tick = if now - newcomer_at < QUICK { QUICK_TICK } else { TICK };
+                match stopped.recv_timeout(tick) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
                 }
@@ -74,25 +90,41 @@ impl Drop for Keeper {
 struct Work {
     claimed: u64,
     slow: u64,
+    /// When functions were looked up last.
+    functions_at: Option<Instant>,
     /// Count of each row at the last look at how full the table is.
     counts: HashMap<usize, (u64, u64)>,
 }
 
 impl Work {
-    /// Looks up names if anybody is new.
-    fn names_of_new(&mut self, charges: &Charges) {
+    /// Looks up names if anybody is new; whether anybody is.
+    fn names_of_new(&mut self, charges: &Charges) -> bool {
         let state = charges.state.element(0);
         // SAFETY: fields of a mapped element.
         let (claimed, slow) =
             unsafe { (load(&raw const (*state).claimed), load(&raw const (*state).slow)) };
-        // What has to wait for its turn is looked up again next time.
-        if claimed != self.claimed && charges.look_up_cgroups() {
-            self.claimed = claimed;
+        let newcomers = claimed - self.claimed;
+        if newcomers > NEWCOMERS as u64 {
+            charges.look_up_cgroups();
+        } else if let Some(cgroups) = &charges.cgroups {
+            for number in self.claimed..claimed {
+                let at = usize::try_from(number).unwrap_or(0) % NEWCOMERS;
+                // SAFETY: a field of a mapped element, and `at` is in range.
+                let id = unsafe { load((&raw const (*state).newcomers).cast::<u64>().add(at)) };
+                if id != 0 {
+                    // Who cannot be looked up yet is so in the next round.
+                    cgroups.look_up(id);
+                }
+            }
         }
-        if slow != self.slow {
+        self.claimed = claimed;
+        let recently = self.functions_at.is_some_and(|at| at.elapsed() < FUNCTIONS);
+        if slow != self.slow && !recently {
             self.slow = slow;
+            self.functions_at = Some(Instant::now());
             charges.look_up_functions();
         }
+        newcomers != 0
     }
 
     /// Frees rows if more than half of them are taken: those of cgroups that are
@@ -140,12 +172,12 @@ impl Charges {
         self.look_up_functions();
     }
 
-    /// Whether the names of all are known now, or that they have none.
-    fn look_up_cgroups(&self) -> bool {
-        let Some(cgroups) = &self.cgroups else { return true };
+    fn look_up_cgroups(&self) {
+        let Some(cgroups) = &self.cgroups else { return };
         let ids: HashSet<u64> = self.described().map(|row| row.who.cgroup).collect();
-        let unknown = ids.into_iter().filter(|id| *id != 0 && cgroups.look_up(*id).is_none());
-        unknown.count() == 0
+        for id in ids.into_iter().filter(|id| *id != 0) {
+            cgroups.look_up(id);
+        }
     }
 
     fn look_up_functions(&self) {
