@@ -32,6 +32,8 @@ pub struct Settings {
     pub backends: Backends,
     /// Who waits, and who makes them wait.
     pub attribution: Wanted,
+    /// Most containers with series of their own in metrics; 0 for none.
+    pub containers: u32,
 }
 
 /// What to log, and how.
@@ -78,6 +80,7 @@ impl Default for Settings {
             assume_nodes: None,
             backends: Backends::default(),
             attribution: Wanted::default(),
+            containers: 0,
         }
     }
 }

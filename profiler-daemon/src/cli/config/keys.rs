@@ -48,6 +48,10 @@ const ROWS: RangeInclusive<u32> = 0..=1_048_576;
 /// Bounds of the ring of slow waits, 320 bytes each.
 const SLOW_WAITS: RangeInclusive<u32> = 0..=65_536;
 
+/// Bounds of the containers with series of their own: each has two for every
+/// watched lock.
+const CONTAINERS: RangeInclusive<u32> = 0..=1000;
+
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
 
@@ -184,6 +188,19 @@ pub(super) const KEYS: &[Key] = &[
         is_default: true,
         read: |settings, field| {
             settings.attribution.slow_waits = field.integer(&SLOW_WAITS)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "metrics",
+        name: "containers",
+        about: "How many containers have series of their own: those that wait and block most; all \
+                others are summed up in `other`. Each has two series for every watched lock. 0 for \
+                none. Nothing without attribution.",
+        value: "0",
+        is_default: true,
+        read: |settings, field| {
+            settings.containers = field.integer(&CONTAINERS)?;
             Ok(())
         },
     },

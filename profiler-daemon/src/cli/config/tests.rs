@@ -76,6 +76,8 @@ fn every_key_reaches_its_setting() {
         [hooks]
         waits = "raw_tp"
         calls = "kprobe"
+        [metrics]
+        containers = 25
         [limits]
         tasks_in_flight = 0x1_000
         [[lock]]
@@ -95,6 +97,7 @@ fn every_key_reaches_its_setting() {
     assert_eq!(settings.locks.system_map.as_deref(), Some(Path::new("/boot/System.map")));
     assert_eq!(settings.backends.waits, Some(WaitBackend::RawTp));
     assert_eq!(settings.backends.calls, Some(CallBackend::Kprobe));
+    assert_eq!(settings.containers, 25);
     assert_eq!(settings.tasks_in_flight, Some(4096));
     let kinds: Vec<_> = settings.locks.custom.iter().map(|lock| lock.kind).collect();
     assert_eq!(kinds, [LockKind::Rwsem, LockKind::Mutex]);
