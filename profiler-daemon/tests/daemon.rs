@@ -4,11 +4,13 @@ mod common;
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aya::programs::loaded_programs;
 use common::LOCKPROF;
+use lockprof::who::Hierarchy;
 
 /// A running daemon, killed when dropped.
 struct Daemon {
@@ -244,6 +246,82 @@ fn a_reload_changes_the_watched_locks_and_a_bad_one_changes_nothing() {
     let said = wait_for(&mut log, "kept the running configuration");
     assert!(said.contains("nonsense"), "{said}");
     assert!(!watched(&daemon) && daemon.get("/metrics").contains("lock=\"namespace_sem\""));
+}
+
+/// A cgroup that is called like a container's, removed in the end.
+struct ContainerCgroup(PathBuf);
+
+impl ContainerCgroup {
+    fn make(id: &str) -> Result<Self, String> {
+        let root = Hierarchy::find(Path::new("/sys/fs/cgroup")).map_err(|e| e.to_string())?.root;
+        let folder = root.join(format!("docker-{id}.scope"));
+        std::fs::create_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// A storm with all its tasks in the cgroup.
+    fn storm(&self, seconds: u32) {
+        let storm = common::storm(seconds);
+        let status = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(&self.0)
+            .arg(storm.get_program())
+            .args(storm.get_args())
+            .stdout(Stdio::null())
+            .status()
+            .expect("a shell can be run");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for ContainerCgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_container_has_series_of_its_own_where_they_are_wanted_and_all_add_up() {
+    needs_bpf!("a_container_has_series_of_its_own_where_they_are_wanted_and_all_add_up");
+    let name = "a_container_has_series_of_its_own_where_they_are_wanted_and_all_add_up";
+    let id = format!("{:064x}", std::process::id());
+    let cgroup = match ContainerCgroup::make(&id) {
+        Ok(cgroup) => cgroup,
+        Err(why) => return common::skip(name, &format!("no cgroup can be made: {why}")),
+    };
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    // Room for containers of the machine as well: there may be some.
+    file.write_all(b"[metrics]\ncontainers = 100\n").expect("it can be written");
+    let daemon = Daemon::start(&["--config", file.path().to_str().expect("a plain path")]);
+    let of_lock = |text: &str, metric: &str, label: &str| -> f64 {
+        let prefix = format!("{metric}{{lock=\"namespace_sem\",");
+        text.lines()
+            .filter(|line| line.starts_with(&prefix) && line.contains(label))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    };
+    let own = format!("container=\"{id}\"");
+    // From its first waits on it has series, and what comes then is in them.
+    cgroup.storm(2);
+    let first = daemon.get("/metrics");
+    assert!(first.contains(&own), "{first}");
+    cgroup.storm(2);
+    let second = daemon.get("/metrics");
+    for side in ["waiter", "blocker"] {
+        let by_container = format!("lockprof_container_lock_{side}_seconds_total");
+        let grown = of_lock(&second, &by_container, &own) - of_lock(&first, &by_container, &own);
+        // Kernels that do not tell owners name no blocker.
+        if side == "waiter" || second.contains("basis=\"owner\"") {
+            assert!(grown > 0.0, "{side}: {grown}");
+        }
+        let (all, total) = (
+            of_lock(&second, &by_container, ""),
+            of_lock(&second, &format!("lockprof_lock_{side}_seconds_total"), ""),
+        );
+        assert!((all - total).abs() < 1e-6, "{side}: {all} s by container, {total} s by runtime");
+    }
+    let info = format!("lockprof_container_info{{{own},manager=\"docker\",pod_uid=\"\"}} 1");
+    assert!(second.contains(&info), "{second}");
 }
 
 /// Reads the log up to the line that contains `text`.

@@ -35,6 +35,8 @@ pub struct Settings {
     /// Samples of a CPU that is in the kernel all the time, in a second; 0 not to
     /// sample.
     pub sampling_hz: u32,
+    /// Most containers with series of their own in metrics; 0 for none.
+    pub containers: u32,
 }
 
 /// What to log, and how.
@@ -82,6 +84,7 @@ impl Default for Settings {
             backends: Backends::default(),
             attribution: Wanted::default(),
             sampling_hz: 99,
+            containers: 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `lockprof daemon`: attach, serve, and stop without a trace.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,45 +14,81 @@ use super::session::Session;
 use crate::cli::Settings;
 use crate::serve::{self, Health, SnapshotSource};
 use crate::snapshot::Snapshot;
+use crate::snapshot::containers::{ContainerTimes, TopContainers};
 
 /// How often the arrays are read when nobody scrapes: shows that reading works,
 /// and frees slots of tasks that are gone.
 const TICK: Duration = Duration::from_secs(5);
 
+/// A session, and the counters of containers that are made from its snapshots.
+struct Served {
+    session: Session,
+    containers: Mutex<TopContainers>,
+}
+
+impl Served {
+    fn new(session: Session, settings: &Settings) -> Arc<Self> {
+        let containers = Mutex::new(TopContainers::new(most_containers(settings)));
+        Arc::new(Self { session, containers })
+    }
+
+    fn containers(&self) -> MutexGuard<'_, TopContainers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>) {
+        // Before the snapshot is read: two scrapes at once must not bring theirs
+        // in the wrong order.
+        let mut containers = self.containers();
+        let snapshot = self.session.snapshot();
+        let times = containers.update(&snapshot);
+        (snapshot, times)
+    }
+}
+
+/// Without attribution there is nothing that could be told apart.
+fn most_containers(settings: &Settings) -> u32 {
+    if settings.attribution.rows == 0 { 0 } else { settings.containers }
+}
+
 /// The session that is served; a reload may replace it.
 struct Current {
-    session: RwLock<Arc<Session>>,
+    served: RwLock<Arc<Served>>,
     last_tick: Mutex<Instant>,
 }
 
 impl Current {
-    fn new(session: Session) -> Self {
-        Self { session: RwLock::new(Arc::new(session)), last_tick: Mutex::new(Instant::now()) }
+    fn new(served: Arc<Served>) -> Self {
+        Self { served: RwLock::new(served), last_tick: Mutex::new(Instant::now()) }
     }
 
-    fn get(&self) -> Arc<Session> {
-        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn get(&self) -> Arc<Served> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn replace(&self, session: Session) {
-        *self.session.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(session);
+    fn replace(&self, served: Arc<Served>) {
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
     }
 
     fn tick(&self) {
-        self.get().snapshot();
+        self.get().read();
         *self.last_tick.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
 impl SnapshotSource for Current {
     fn snapshot(&self) -> Arc<Snapshot> {
-        self.get().snapshot()
+        self.get().session.snapshot()
+    }
+
+    fn with_containers(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>) {
+        self.get().read()
     }
 
     fn health(&self) -> Health {
         let last_tick = *self.last_tick.lock().unwrap_or_else(PoisonError::into_inner);
         Health {
-            since: self.get().since(),
+            since: self.get().session.since(),
             since_tick: last_tick.elapsed(),
             // A session without both ends of a wait does not start.
             attached: true,
@@ -86,7 +122,7 @@ async fn until_stopped(
     let listener = serve::bind(settings.listen).await?;
     let session = Session::start(&settings)?;
     announce(&session, settings.listen);
-    let current = Arc::new(Current::new(session));
+    let current = Arc::new(Current::new(Served::new(session, &settings)));
     let mut server = Server::start(listener, current.clone());
     notify(&[NotifyState::Ready]);
     let ticking = tokio::spawn(tick(current.clone()));
@@ -133,10 +169,12 @@ async fn reload(
     } else {
         Some(serve::bind(settings.listen).await?)
     };
-    if !settings.measures_like(running) {
+    if settings.measures_like(running) {
+        current.get().containers().select_at_most(most_containers(&settings));
+    } else {
         let session = Session::start(&settings)?;
         announce(&session, settings.listen);
-        current.replace(session);
+        current.replace(Served::new(session, &settings));
         tracing::info!("counters start again from zero: the watched locks or limits changed");
     }
     if let Some(listener) = listener {

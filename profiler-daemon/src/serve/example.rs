@@ -3,7 +3,7 @@
 //! the tests that use them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use profiler_common::layout::DROP_NAMES;
@@ -13,6 +13,7 @@ use super::metrics::Scrape;
 use super::process::Process;
 use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
+use crate::snapshot::containers::{ContainerTime, ContainerTimes, NONE, OTHER};
 use crate::snapshot::{
     Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Histogram, Hook, Host, InFlight,
     LockHolds, LockWaits, MOUNTINFO_READ, NumaNode, Party, Place, Releases, Resolution, Runtime,
@@ -33,6 +34,9 @@ const PROCESS: Process = Process {
     max_fds: Some(1024),
     start_seconds: Some(1_749_999_999.5),
 };
+
+/// A container of the example.
+const CONTAINER_ID: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 fn times(values_ns: &[u64]) -> Times {
     Times {
@@ -212,15 +216,49 @@ pub(super) fn snapshot() -> Snapshot {
     }
 }
 
+/// Times of one container of the snapshot; the sums are those of its waiters and
+/// blockers.
+pub(super) fn containers() -> Arc<ContainerTimes> {
+    let container = Container {
+        manager: "containerd".into(),
+        id: CONTAINER_ID.into(),
+        pod_uid: Some("0f2ab1c5-7f55-4a0a-8ba0-3c2a2a7f2f0b".into()),
+        qos: Some("burstable".into()),
+    };
+    let row = |container: &str, waited_ns, blocked_ns| ContainerTime {
+        lock: "namespace_sem".into(),
+        container: container.into(),
+        waited_ns,
+        blocked_ns,
+    };
+    Arc::new(ContainerTimes {
+        selected: vec![container],
+        rows: vec![
+            row(CONTAINER_ID, 940_000, 34_458_000),
+            row(NONE, 0, 0),
+            row(OTHER, 33_518_700, 700),
+        ],
+    })
+}
+
 /// The example as a scrape.
 pub(super) fn scrape(snapshot: &Snapshot) -> Scrape<'_> {
-    Scrape { snapshot, since: since(), process: PROCESS, version: "0.1.0", arch: "x86_64" }
+    static CONTAINERS: LazyLock<Arc<ContainerTimes>> = LazyLock::new(containers);
+    Scrape {
+        snapshot,
+        containers: &CONTAINERS,
+        since: since(),
+        process: PROCESS,
+        version: "0.1.0",
+        arch: "x86_64",
+    }
 }
 
 /// `snapshot` as the body of `/metrics`.
 pub(super) fn body(snapshot: Snapshot, format: Format) -> Vec<u8> {
     exposition::encode(Figures {
         snapshot: Arc::new(snapshot),
+        containers: containers(),
         since: since(),
         process: PROCESS,
         version: "0.1.0",
@@ -252,6 +290,10 @@ impl Still {
 impl SnapshotSource for Still {
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::new(self.snapshot.clone())
+    }
+
+    fn with_containers(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>) {
+        (self.snapshot(), containers())
     }
 
     fn health(&self) -> Health {

@@ -24,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit as ClientUnit};
 use super::buckets::{self, NATIVE_SCHEMA, ZERO_THRESHOLD};
 use super::metrics::{Figure, Kind, METRICS, Metric, Row, RowLabels, Scrape, Unit, seconds};
 use super::process::Process;
+use crate::snapshot::containers::ContainerTimes;
 use crate::snapshot::{Snapshot, Times};
 
 /// A format of `/metrics`.
@@ -70,12 +71,14 @@ pub struct RenderError {
 /// refuses.
 pub fn render(
     snapshot: Arc<Snapshot>,
+    containers: Arc<ContainerTimes>,
     since: SystemTime,
     process: Process,
     format: Format,
 ) -> Result<Vec<u8>, RenderError> {
     let figures = Figures {
         snapshot,
+        containers,
         since,
         process,
         version: env!("CARGO_PKG_VERSION"),
@@ -89,6 +92,7 @@ pub fn render(
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) containers: Arc<ContainerTimes>,
     pub(super) since: SystemTime,
     pub(super) process: Process,
     pub(super) version: &'static str,
@@ -117,6 +121,7 @@ impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let scrape = Scrape {
             snapshot: &self.snapshot,
+            containers: &self.containers,
             since: self.since,
             process: self.process,
             version: self.version,
@@ -305,6 +310,24 @@ mod tests {
         for format in [Format::Text, Format::OpenMetrics] {
             assert!(!example::text(snapshot.clone(), format).contains("lockprof_lock_handoffs"));
         }
+    }
+
+    #[test]
+    fn containers_have_no_series_unless_they_are_wanted() {
+        let figures = |containers| Figures {
+            snapshot: Arc::new(example::snapshot()),
+            containers,
+            since: example::since(),
+            process: example::scrape(&example::snapshot()).process,
+            version: "0.1.0",
+            arch: "x86_64",
+            format: Format::Text,
+        };
+        let with = String::from_utf8(encode(figures(example::containers())).unwrap()).unwrap();
+        let without = String::from_utf8(encode(figures(Arc::default())).unwrap()).unwrap();
+        let is_of_containers = |line: &&str| line.contains("lockprof_container_");
+        assert_eq!(with.lines().filter(is_of_containers).count(), 3 * 2 + 2 * 3 + 1);
+        assert_eq!(without.lines().find(is_of_containers), None);
     }
 
     #[test]

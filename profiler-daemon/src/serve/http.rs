@@ -58,7 +58,8 @@ async fn metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
         let body = format!("no format matches the Accept header; offered are\n{offered}");
         return reply(StatusCode::NOT_ACCEPTABLE, PLAIN, body);
     };
-    match render(source.snapshot(), source.health().since, Process::read(), format) {
+    let (snapshot, containers) = source.with_containers();
+    match render(snapshot, containers, source.health().since, Process::read(), format) {
         Ok(body) => reply(StatusCode::OK, format.content_type(), body),
         Err(error) => failed(&error),
     }

@@ -30,12 +30,16 @@ pub use self::http::{STALE_AFTER, router};
 pub use self::listen::{BindError, MAX_CONNECTIONS, bind, serve};
 pub use self::process::Process;
 use crate::snapshot::Snapshot;
+use crate::snapshot::containers::ContainerTimes;
 
-/// Where scrapes get their figures. Both calls must return at once: they run
-/// on the threads that serve HTTP.
+/// Where scrapes get their figures. The calls must return at once: they run on
+/// the threads that serve HTTP.
 pub trait SnapshotSource: Send + Sync + 'static {
     /// Totals since the programs were attached.
     fn snapshot(&self) -> Arc<Snapshot>;
+    /// The same, with the times of selected containers at that moment; empty where
+    /// none are wanted.
+    fn with_containers(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>);
     /// How the reader fares.
     fn health(&self) -> Health;
 }

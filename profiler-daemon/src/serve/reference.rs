@@ -90,6 +90,26 @@ held the lock meanwhile is not recorded: a handoff counts from the contended acq
 did not have to wait is none.
 ";
 
+const SERIES: &str = "
+## What bounds the number of series
+
+Every label has a bound, which its table above names. Names of tasks, paths of cgroups and kernel stacks are no \
+labels; they are in `/api/v1/snapshot`, `lockprof stat` and `lockprof top`. Ids of containers are labels only where \
+`metrics.containers` in the configuration asks for them.
+
+| what there can be many of | bound | what is beyond |
+|---|---|---|
+| locks | the catalogue and `[[lock]]` in the configuration, 32 watched at once | refused at the start |
+| NUMA nodes | those of the machine | |
+| runtimes, mount calls, errors, reasons | fixed lists | `other` |
+| containers | `metrics.containers` in the configuration, by default 0, and `none` and `other`. Series: locks x \
+(containers + 2) x 2. In five minutes at most as many new containers as there may be | `other` |
+| task names and cgroups in memory | `attribution.rows` | the task `other`; counted as `charges_full` |
+| slow waits in memory | `attribution.slow_waits` | the oldest is overwritten |
+| tasks in flight in memory | `limits.tasks_in_flight` | not measured; counted as `inflight_full` or \
+`syscall_inflight_full` |
+";
+
 /// The page.
 fn page() -> String {
     let text = example::text(example::snapshot(), Format::Text);
@@ -113,6 +133,7 @@ fn page() -> String {
     for metric in METRICS {
         section(&mut page, metric, &text);
     }
+    page += SERIES;
     page += BLIND;
     page
 }

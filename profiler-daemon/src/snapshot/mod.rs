@@ -5,6 +5,7 @@
 //! `stat --json` and `/api/v1/snapshot` print, and it reads back.
 
 mod attribution;
+pub mod containers;
 mod histogram;
 mod mounts;
 mod samples;

@@ -50,6 +50,10 @@ const SLOW_WAITS: RangeInclusive<u32> = 0..=65_536;
 /// Samples in a second. More would be a load of its own.
 const SAMPLING_HZ: RangeInclusive<u32> = 0..=1000;
 
+/// Bounds of the containers with series of their own: each has two for every
+/// watched lock.
+const CONTAINERS: RangeInclusive<u32> = 0..=1000;
+
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
 
@@ -198,6 +202,19 @@ pub(super) const KEYS: &[Key] = &[
         is_default: true,
         read: |settings, field| {
             settings.sampling_hz = field.integer(&SAMPLING_HZ)?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "metrics",
+        name: "containers",
+        about: "How many containers have series of their own: those that wait and block most; all \
+                others are summed up in `other`. Each has two series for every watched lock. 0 for \
+                none. Nothing without attribution.",
+        value: "0",
+        is_default: true,
+        read: |settings, field| {
+            settings.containers = field.integer(&CONTAINERS)?;
             Ok(())
         },
     },

@@ -78,6 +78,8 @@ fn every_key_reaches_its_setting() {
         calls = "kprobe"
         [sampling]
         frequency_hz = 250
+        [metrics]
+        containers = 25
         [limits]
         tasks_in_flight = 0x1_000
         [[lock]]
@@ -98,6 +100,7 @@ fn every_key_reaches_its_setting() {
     assert_eq!(settings.backends.waits, Some(WaitBackend::RawTp));
     assert_eq!(settings.backends.calls, Some(CallBackend::Kprobe));
     assert_eq!(settings.sampling_hz, 250);
+    assert_eq!(settings.containers, 25);
     assert_eq!(settings.tasks_in_flight, Some(4096));
     let kinds: Vec<_> = settings.locks.custom.iter().map(|lock| lock.kind).collect();
     assert_eq!(kinds, [LockKind::Rwsem, LockKind::Mutex]);

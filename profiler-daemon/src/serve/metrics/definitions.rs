@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use super::Value::{Number, Text};
-use super::attribution;
 use super::{Figure, Kind, Label, Metric, Row, Scrape, Unit, seconds};
+use super::{attribution, containers};
 use crate::locks::Mode;
 use crate::snapshot::{InFlight, LockHolds, LockWaits, Releases};
 
@@ -223,6 +223,9 @@ pub const METRICS: &[Metric] = &[
     attribution::BLOCKER_SECONDS,
     attribution::BLOCKER_BASIS_SECONDS,
     attribution::SLOW_WAITS,
+    containers::CONTAINER_WAITER_SECONDS,
+    containers::CONTAINER_BLOCKER_SECONDS,
+    containers::CONTAINER_INFO,
     Metric {
         name: "lockprof_lock_handoffs_total",
         help: "Times that the contended lock went from an acquirer on one NUMA node to one on another, or stayed.",

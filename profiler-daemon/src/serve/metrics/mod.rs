@@ -6,6 +6,7 @@
 //! exposed without being documented.
 
 mod attribution;
+mod containers;
 mod definitions;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 pub use self::definitions::{METRICS, REASONS};
 use super::process::Process;
+use crate::snapshot::containers::ContainerTimes;
 use crate::snapshot::{Snapshot, Times};
 
 /// One metric family.
@@ -110,6 +112,8 @@ pub struct Label {
 pub struct Scrape<'a> {
     /// The figures.
     pub snapshot: &'a Snapshot,
+    /// Times of selected containers; empty where none are wanted.
+    pub containers: &'a ContainerTimes,
     /// When the counters were zero.
     pub since: SystemTime,
     /// The daemon itself.
