@@ -13,7 +13,7 @@ use ratatui::crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     disable_raw_mode, enable_raw_mode,
 };
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 
 /// Whether the terminal is taken. One for the process, as there is one terminal,
 /// and a panic anywhere must give it back.
@@ -53,7 +53,10 @@ impl Screen {
     /// As the terminal has them.
     pub(super) fn enter_again(&mut self) -> io::Result<()> {
         take()?;
-        self.terminal.clear()
+        // Clears as well. `Terminal::clear` would ask where the cursor is, and
+        // the thread that awaits keys would take the answer.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Gives the terminal back.

@@ -22,11 +22,8 @@ pub(super) fn table(window: &Window) -> Table {
             (0, _) => (Tone::Warn, "lost"),
             _ => (Tone::Bad, "lost"),
         };
-        let text = format!(
-            "{} in window, {} since attach",
-            format::count(dropped.count),
-            format::count(all)
-        );
+        let text =
+            format!("{} in window, {} in all", format::count(dropped.count), format::count(all));
         row(
             [&dropped.reason, state],
             [
@@ -70,8 +67,8 @@ pub(super) fn table(window: &Window) -> Table {
     Table {
         columns: vec![
             Column::left("WHAT", 4, 0, 0),
-            Column::left("NAME", 18, 14, 0),
-            Column::left("STATE", 31, 10, 0),
+            Column::left("NAME", 18, 20, 0),
+            Column::left("STATE", 23, 6, 0),
             Column::left("SYMBOL", 22, 14, 1),
         ],
         rows: rows.into_iter().map(|(_, row)| row).collect(),

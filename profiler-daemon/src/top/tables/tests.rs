@@ -127,7 +127,7 @@ fn what_was_lost_or_is_missing_comes_before_what_is_fine() {
     let table = table(&rich(), Tab::Hooks);
     let names = texts(&table, "NAME");
     assert_eq!(names[..3], ["recursion_miss", "sb_lock", "contended_release"]);
-    assert_eq!(texts(&table, "STATE")[0], "12 in window, 12 since attach");
+    assert_eq!(texts(&table, "STATE")[0], "12 in window, 12 in all");
     assert_eq!(table.rows.len(), 3 + 3 + 5);
 }
 

@@ -118,10 +118,14 @@ fn badge(state: &State, host: &HostState, theme: Theme) -> Span<'static> {
 /// important first, as narrow terminals cut the end.
 fn figures(state: &State, theme: Theme, width: u16) -> Line<'static> {
     let Some(window) = state.shown() else { return Line::default() };
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span<'static>> = Vec::new();
     let mut add = |name: &'static str, text: String, tone| {
-        spans.push(Span::styled(name, theme.style(Tone::Dim)));
-        spans.push(Span::styled(text + "  ", theme.style(tone)));
+        // What does not fit is left out; half a figure would be another figure.
+        let used: usize = spans.iter().map(Span::width).sum();
+        if used + name.len() + text.len() <= usize::from(width) {
+            spans.push(Span::styled(name, theme.style(Tone::Dim)));
+            spans.push(Span::styled(text + "  ", theme.style(tone)));
+        }
     };
     let waited = window.waited();
     add("waited ", format::percent(waited), Tone::of(waited, 1.0, 10.0));
@@ -154,7 +158,7 @@ fn figures(state: &State, theme: Theme, width: u16) -> Line<'static> {
     let text = format!("{} ago", format::duration(age));
     add("", text, if old { Tone::Bad } else { Tone::Plain });
     add("window ", format::duration(window.window.duration_ns), Tone::Plain);
-    sides(spans, Span::raw(""), width.saturating_add(1), theme)
+    Line::from(spans)
 }
 
 /// The tabs, each with its key; short where there is no room.
