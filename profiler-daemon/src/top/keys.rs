@@ -37,7 +37,7 @@ pub(crate) enum Action {
 }
 
 /// A line of the table.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
     /// The keys, with the modifier that they need.
     pub(crate) keys: &'static [(KeyCode, KeyModifiers)],
