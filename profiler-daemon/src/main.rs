@@ -8,7 +8,9 @@ use std::thread::available_parallelism;
 
 use anyhow::Context;
 use lockprof::cli::Settings;
-use lockprof::cli::args::{AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, StatArgs, StormArgs};
+use lockprof::cli::args::{
+    AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, StatArgs, StormArgs, TopArgs,
+};
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
 use lockprof::commands::{self, logging};
 use lockprof::storm;
@@ -31,6 +33,7 @@ fn run(command: Command) -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let status = match command {
         Command::Daemon(args) => daemon(&args),
+        Command::Top(args) => top(args),
         Command::Stat(args) => return stat(args),
         Command::Doctor(args) => doctor(&args),
         Command::Config(args) => config(args.command),
@@ -56,6 +59,25 @@ fn stat(args: StatArgs) -> anyhow::Result<ExitCode> {
     let StatArgs { duration, json, by, command, .. } = args;
     let request = commands::stat::Request { duration, json, by, command };
     Ok(commands::stat::run(&settings, &request)?.into())
+}
+
+fn top(args: TopArgs) -> anyhow::Result<ExitStatus> {
+    let settings = Settings::of_measurement(&args.locks, &args.hooks, &AssumeArgs::default())?;
+    commands::top::run(
+        &settings,
+        &commands::top::Request {
+            connect: args.connect,
+            replay: args.replay,
+            record: args.record,
+            interval: args.interval,
+            once: args.once,
+            json: args.json,
+            ascii: args.ascii,
+            no_color: args.no_color,
+            lock_memory: args.lock_memory,
+        },
+    )?;
+    Ok(ExitStatus::Success)
 }
 
 fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitStatus> {

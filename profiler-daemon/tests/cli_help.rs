@@ -28,6 +28,7 @@ macro_rules! golden {
 golden! {
     lockprof: [];
     daemon: ["daemon"];
+    top: ["top"];
     stat: ["stat"];
     doctor: ["doctor"];
     config: ["config"];
@@ -47,6 +48,7 @@ fn every_command_has_a_golden_help() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .collect();
-    let golden = ["daemon", "stat", "doctor", "config", "storm", "completions", "man", "help"];
+    let golden =
+        ["daemon", "top", "stat", "doctor", "config", "storm", "completions", "man", "help"];
     assert_eq!(listed, golden);
 }

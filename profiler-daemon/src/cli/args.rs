@@ -51,6 +51,17 @@ Examples:
 
 SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it.")]
     Daemon(DaemonArgs),
+    /// Show live which lock, who waits, and who makes them wait
+    #[command(after_help = "\
+Examples:
+  lockprof top
+  lockprof top --connect http://web-17:9723 --connect http://web-18:9723
+  lockprof top --record incident.jsonl
+  lockprof top --replay incident.jsonl
+  lockprof top --once --json | jq .inflight
+
+Without --connect it attaches itself, which takes root. `?` shows the keys.")]
+    Top(TopArgs),
     /// Measure for a while, or while a command runs, and print a table
     #[command(after_help = "\
 Examples:
@@ -124,6 +135,53 @@ pub struct DaemonArgs {
     /// Sizes to assume.
     #[command(flatten)]
     pub assume: AssumeArgs,
+}
+
+/// Arguments of `top`.
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    /// Show the daemon at this URL (repeatable: a column for each host)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["LockArgs", "HookArgs"])]
+    pub connect: Vec<String>,
+    /// Time between two reads, for example 500ms, 1s or 10s; at least 100ms
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// Print one frame as text after one interval, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print that frame as JSON, in the form of `stat --json`
+    #[arg(long, requires = "once")]
+    pub json: bool,
+    /// Play a recording, a snapshot each interval
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["connect", "record", "LockArgs", "HookArgs"])]
+    pub replay: Option<PathBuf>,
+    /// Append every snapshot that is read to this file, for --replay
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Draw with ASCII alone
+    #[arg(long)]
+    pub ascii: bool,
+    /// Draw without colours, as with NO_COLOR in the environment
+    #[arg(long)]
+    pub no_color: bool,
+    /// Keep all memory of this process from being paged out
+    #[arg(long)]
+    pub lock_memory: bool,
+    /// Which locks.
+    #[command(flatten)]
+    pub locks: LockArgs,
+    /// How to hook the kernel.
+    #[command(flatten)]
+    pub hooks: HookArgs,
+}
+
+/// A [`parse_duration`] that leaves the machine time for other things.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(100) {
+        return Err("must be at least 100ms, or reading becomes the load".to_owned());
+    }
+    Ok(interval)
 }
 
 /// Arguments of `stat`.

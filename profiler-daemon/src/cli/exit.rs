@@ -7,6 +7,7 @@ use crate::hooks::LoadError;
 use crate::locks::choices::ChoiceError;
 use crate::locks::resolve::NothingToWatch;
 use crate::storm::StormError;
+use crate::top::TopError;
 
 /// Exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +31,15 @@ impl ExitStatus {
         for cause in error.chain() {
             let wrong = cause.is::<ConfigErrors>()
                 || cause.is::<ChoiceError>()
-                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage);
+                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage)
+                || cause.downcast_ref::<TopError>().is_some_and(TopError::is_usage);
             if wrong {
                 return Self::Usage;
             }
             let refused = cause.is::<NothingToWatch>()
                 || cause.downcast_ref::<LoadError>().is_some_and(LoadError::is_environment)
-                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_refusal);
+                || cause.downcast_ref::<StormError>().is_some_and(StormError::is_refusal)
+                || cause.downcast_ref::<TopError>().is_some_and(TopError::is_refusal);
             if refused {
                 return Self::Refused;
             }

@@ -8,3 +8,4 @@ mod redact;
 pub mod session;
 pub mod stat;
 pub mod table;
+pub mod top;

@@ -32,12 +32,21 @@ pub(crate) enum Tool {
     Bpftool,
     /// Boots other kernels.
     Qemu,
+    /// A terminal with real keys.
+    Tmux,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Runc, Self::Busybox, Self::Promtool, Self::Strace, Self::Bpftool, Self::Qemu];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Runc,
+        Self::Busybox,
+        Self::Promtool,
+        Self::Strace,
+        Self::Bpftool,
+        Self::Qemu,
+        Self::Tmux,
+    ];
 
     /// The command.
     pub(crate) const fn command(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Tool {
             Self::Strace => "strace",
             Self::Bpftool => "bpftool",
             Self::Qemu => "qemu-system-x86_64",
+            Self::Tmux => "tmux",
         }
     }
 }
@@ -142,7 +152,7 @@ mod tests {
         assert_eq!(
             packages(&everything(), &Family::Debian).join(" "),
             "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
-             zlib1g-dev runc busybox-static prometheus strace bpftool qemu-system-x86"
+             zlib1g-dev runc busybox-static prometheus strace bpftool qemu-system-x86 tmux"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }
@@ -152,12 +162,12 @@ mod tests {
         let fedora = request(&everything(), &Family::Fedora);
         assert!(fedora.contains(
             "sudo dnf install llvm-devel libzstd-devel zlib-devel runc busybox \
-             golang-github-prometheus strace bpftool qemu-system-x86-core\n"
+             golang-github-prometheus strace bpftool qemu-system-x86-core tmux\n"
         ));
         assert!(fedora.contains("\n    rustup toolchain install nightly --component rust-src\n"));
         let arch = request(&everything(), &Family::Arch);
         assert!(arch.contains(
-            "sudo pacman -S --needed llvm zstd zlib runc busybox prometheus strace bpf qemu-system-x86\n"
+            "sudo pacman -S --needed llvm zstd zlib runc busybox prometheus strace bpf qemu-system-x86 tmux\n"
         ));
         assert!(arch.contains("rustup toolchain install nightly"));
     }
