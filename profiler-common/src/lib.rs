@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod hold;
 pub mod inflight;
 pub mod layout;
+pub mod mounts;
 pub mod spin_stack;
 pub mod syscalls;
 pub mod watch;

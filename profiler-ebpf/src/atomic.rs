@@ -80,9 +80,9 @@ pub(crate) unsafe fn add(word: *mut u64, value: u64) {
 }
 
 #[cfg(not(feature = "no-compare-exchange"))]
-pub(crate) use exchange::{claim, swap, unclaim};
+pub(crate) use exchange::{claim, raise, swap, unclaim};
 #[cfg(feature = "no-compare-exchange")]
-pub(crate) use insertion::{claim, swap, unclaim};
+pub(crate) use insertion::{claim, raise, swap, unclaim};
 
 #[cfg(not(feature = "no-compare-exchange"))]
 mod exchange {
@@ -118,6 +118,37 @@ mod exchange {
             )
         };
         exchanged
+    }
+
+    /// Times that [`raise`] tries.
+    const TRIES: u32 = 4;
+
+    /// Writes `value` to the word at `word` if that is less. After some tries at
+    /// once with others it gives up.
+    ///
+    /// # Safety
+    ///
+    /// `word` points into a shared array, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn raise(word: *mut u64, value: u64) {
+        for _ in 0..TRIES {
+            // SAFETY: the caller's promise.
+            let held = unsafe { word.read_volatile() };
+            if held >= value {
+                return;
+            }
+            // SAFETY: the caller's promise.
+            let (_, exchanged) = unsafe {
+                intrinsics::atomic_cxchg::<
+                    u64,
+                    { AtomicOrdering::Relaxed },
+                    { AtomicOrdering::Relaxed },
+                >(word, held, value)
+            };
+            if exchanged {
+                return;
+            }
+        }
     }
 
     /// The word with this number is 0 again.
@@ -193,6 +224,22 @@ mod insertion {
         // SAFETY: the caller's promise.
         unsafe { word.write_volatile(value) };
         true
+    }
+
+    /// Writes `value` to the word at `word` if that is less. Of two CPUs that do
+    /// so at once the one with the lesser value may be the last.
+    ///
+    /// # Safety
+    ///
+    /// `word` points into a shared array, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn raise(word: *mut u64, value: u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if word.read_volatile() < value {
+                word.write_volatile(value);
+            }
+        }
     }
 
     /// The word with this number is 0 again.

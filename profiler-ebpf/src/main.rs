@@ -13,7 +13,10 @@ mod atomic;
 mod contention;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod holds;
+mod mount_tables;
+mod mountinfo;
 mod slow_path;
+mod superblocks;
 mod syscalls;
 mod text;
 mod waits;

@@ -1,6 +1,7 @@
 //! What to do, with every default filled in.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     /// Tasks that may wait or be in a mount call at once; `None` for the default
     /// by number of CPUs (`Layout::default_tasks`).
     pub tasks_in_flight: Option<u32>,
+    /// How often mount namespaces and their mounts are counted; `None` for never.
+    pub mounts_interval: Option<Duration>,
     /// CPUs to size the kernel's arrays for, instead of the possible ones.
     pub assume_cpus: Option<u32>,
     /// NUMA nodes to size the kernel's arrays for, instead of the possible ones.
@@ -71,6 +74,7 @@ impl Default for Settings {
             log: LogSettings::default(),
             locks: Choices::default(),
             tasks_in_flight: None,
+            mounts_interval: Some(Duration::from_secs(15)),
             assume_cpus: None,
             assume_nodes: None,
             backends: Backends::default(),
@@ -114,7 +118,10 @@ impl Settings {
     /// is about counts.
     pub fn measures_like(&self, other: &Self) -> bool {
         let sizes = |s: &Self| (s.tasks_in_flight, s.assume_cpus, s.assume_nodes);
-        self.locks == other.locks && self.backends == other.backends && sizes(self) == sizes(other)
+        self.locks == other.locks
+            && self.backends == other.backends
+            && self.mounts_interval == other.mounts_interval
+            && sizes(self) == sizes(other)
     }
 
     fn apply(

@@ -74,6 +74,9 @@ struct HookReport {
     refused: Vec<Refusal>,
     /// This kernel does not have what the hook would observe.
     absent: bool,
+    /// Whether it observes neither locks nor mount calls.
+    #[serde(skip)]
+    of_mounts: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -206,6 +209,7 @@ fn hook_report(hook: HookState) -> HookReport {
     HookReport {
         backend: hook.backend_name(),
         absent: hook.absent,
+        of_mounts: hook.is_of_mounts(),
         hook: hook.hook,
         refused: hook
             .refused

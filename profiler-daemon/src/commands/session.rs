@@ -49,7 +49,7 @@ impl Session {
                 tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
             }
         }
-        let (programs, watch) = attach(settings, &facts)?;
+        let (mut programs, watch) = attach(settings, &facts)?;
         for hook in programs.hooks() {
             for (backend, why) in &hook.refused {
                 tracing::debug!(hook = hook.hook, backend, "refused: {why}");
@@ -61,7 +61,11 @@ impl Session {
             node_of_cpu: facts.topology.node_of_cpu.clone(),
             resolved: facts.resolutions.iter().map(record).collect(),
         };
-        let reader = Reader::new(&programs, &watch, subject)?;
+        let mut reader = Reader::new(&programs, &watch, subject)?;
+        if let (Some(iter), Some(interval)) = (programs.take_task_iter(), settings.mounts_interval)
+        {
+            reader.count_mount_tables(iter, interval);
+        }
         drop(facts);
         give_back_memory();
         Ok(Self {

@@ -11,19 +11,26 @@ mod absent;
 pub mod backend;
 mod claims;
 mod contention;
+mod functions;
 mod holds;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
+mod mount_tables;
+mod mountinfo;
 pub mod object;
 pub mod programs;
 mod slow_path;
+mod superblocks;
 mod syscalls;
 mod watch_list;
 
 pub use self::abilities::Abilities;
 pub use self::claims::Claims;
 pub use self::holds::CONTENDED_RELEASE;
+pub use self::mount_tables::{TASK_ITER, TaskIter};
+pub use self::mountinfo::{OPEN as MOUNTINFO_OPEN, READ as MOUNTINFO_READ};
 pub use self::programs::{LoadError, Programs, Sizes};
+pub use self::superblocks::SUPERBLOCKS;
 pub use self::watch_list::{Series, WatchList};
 
 /// What became of one hook.
@@ -56,6 +63,13 @@ impl HookState {
     /// Label value: the backend, or `none`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.unwrap_or("none")
+    }
+
+    /// Whether it observes the load that mount tables are, rather than locks or
+    /// mount calls.
+    pub fn is_of_mounts(&self) -> bool {
+        let mut names = [MOUNTINFO_OPEN, MOUNTINFO_READ, TASK_ITER].into_iter().chain(SUPERBLOCKS);
+        names.any(|name| name == self.hook)
     }
 
     /// Name of the mount call that it observes, if it observes one.

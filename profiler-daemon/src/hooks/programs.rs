@@ -8,11 +8,13 @@ use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
+use profiler_common::mounts::{FileFields, SuperblockFields};
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use super::backend::WaitBackend;
 use super::{
-    Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
+    Abilities, Claims, HookState, TaskIter, WatchList, absent, contention, holds, mountinfo,
+    slow_path, superblocks, syscalls,
 };
 use crate::kernel::fields::{Field, Fields};
 
@@ -62,6 +64,7 @@ pub struct Programs {
     _links: Vec<syscalls::Link>,
     layout: Layout,
     hooks: Vec<HookState>,
+    task_iter: Option<TaskIter>,
 }
 
 impl Programs {
@@ -84,8 +87,15 @@ impl Programs {
             layout.holds = u32::try_from(watch.holds.len()).unwrap_or(u32::MAX);
         }
         let btf = abilities.btf.as_ref().ok();
-        let owners = owner_fields.clone().unwrap_or_default();
-        let mut ebpf = load(abilities.object()?, watch, &layout, &owners, btf)?;
+        let object = abilities.object()?;
+        let file_fields = mountinfo::file_fields(fields);
+        let superblock_fields = superblocks::superblock_fields(fields);
+        let places = Places {
+            owners: owner_fields.clone().unwrap_or_default(),
+            files: file_fields.clone().unwrap_or_default(),
+            superblocks: superblock_fields.clone().unwrap_or_default(),
+        };
+        let mut ebpf = load(object, watch, &layout, &places, btf)?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
             let mut reasons: Vec<_> = hooks
@@ -99,9 +109,14 @@ impl Programs {
         }
         let (links, mut states) =
             syscalls::attach(&mut ebpf, abilities.btf.as_ref(), abilities.backends);
-        drop(abilities);
         absent::mark(&mut states);
         hooks.extend(states);
+        let (btf, backends) = (abilities.btf.as_ref(), &abilities.backends);
+        hooks.extend(mountinfo::attach(&mut ebpf, btf, backends, file_fields.as_ref()));
+        hooks.extend(superblocks::attach(&mut ebpf, btf, backends, superblock_fields.as_ref()));
+        let (task_iter, state) = TaskIter::load(object, btf, fields);
+        hooks.push(state);
+        drop(abilities);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
             _log: super::kernel_log::KernelLog::start(&mut ebpf),
@@ -109,6 +124,7 @@ impl Programs {
             _links: links,
             layout,
             hooks,
+            task_iter,
         })
     }
 
@@ -120,6 +136,11 @@ impl Programs {
     /// The kernel's description of the map does not fit.
     pub fn claims(&self) -> Result<Option<Claims>, LoadError> {
         Claims::of(&self.ebpf)
+    }
+
+    /// What walks over all tasks, if the kernel allows it; once.
+    pub const fn take_task_iter(&mut self) -> Option<TaskIter> {
+        self.task_iter.take()
     }
 
     /// What became of each hook.
@@ -241,12 +262,19 @@ fn layout(watch: &WatchList, sizes: Sizes, fields: &Fields) -> Layout {
     layout
 }
 
+/// Where the kernel has what the programs look at; zeros where that is not known.
+struct Places {
+    owners: OwnerFields,
+    files: FileFields,
+    superblocks: SuperblockFields,
+}
+
 /// Creates the arrays; loads no program yet.
 fn load(
     object: &[u8],
     watch: &WatchList,
     layout: &Layout,
-    owners: &OwnerFields,
+    places: &Places,
     btf: Option<&Btf>,
 ) -> Result<Ebpf, LoadError> {
     let when: [u8; SYSCALLS] = MOUNT_SYSCALLS.map(|call| call.when as u8);
@@ -257,7 +285,9 @@ fn load(
         .btf(btf)
         .override_global("LAYOUT", layout, true)
         // Not in the object for kernels without a compare-exchange.
-        .override_global("OWNER_FIELDS", owners, false)
+        .override_global("OWNER_FIELDS", &places.owners, false)
+        .override_global("FILE_FIELDS", &places.files, true)
+        .override_global("SUPERBLOCK_FIELDS", &places.superblocks, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
         .override_global("SYSCALL_OF_NUMBER", &numbers[..], true)

@@ -8,10 +8,11 @@ mod banks;
 mod inflight;
 mod mapping;
 mod misses;
+mod mounts;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use profiler_common::layout::{
     CpuState, DROP_NAMES, ERRNO_SLOTS, ErrnoSlot, Layout, errno_of_key, maps,
@@ -22,7 +23,9 @@ use self::banks::Banks;
 use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
-use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, WatchList};
+use self::mounts::Mounts;
+pub use self::mounts::{PartyOf, party_by_id};
+use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, TaskIter, WatchList};
 use crate::snapshot::{
     self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, Releases, Resolution, SCHEMA,
     Snapshot, SyscallCalls, SyscallErrors,
@@ -67,6 +70,7 @@ pub struct Reader {
     banks: Banks,
     inflight: InFlight,
     misses: Misses,
+    mounts: Mounts,
     started: Instant,
 }
 
@@ -137,10 +141,16 @@ impl Reader {
                 programs.claims()?,
             ),
             misses: Misses::new(programs.program_fds()),
+            mounts: Mounts::new(programs, &layout, party_by_id())?,
             layout,
             subject,
             started: Instant::now(),
         })
+    }
+
+    /// Counts mounts from now on, every `interval`, in a thread of its own.
+    pub fn count_mount_tables(&mut self, iter: TaskIter, interval: Duration) {
+        self.mounts.count_tables(iter, interval);
     }
 
     /// Totals since the programs were attached.
@@ -168,6 +178,9 @@ impl Reader {
             handoffs: self.handoff_counts(),
             syscalls: self.syscall_calls(),
             syscall_errors: self.syscall_errors(),
+            mountinfo_readers: self.mounts.readers(),
+            mount_tables: self.mounts.tables(),
+            superblocks: self.mounts.superblocks(),
             dropped: self.dropped(),
             resolved: self.subject.resolved.clone(),
             hooks: self.hooks.clone(),

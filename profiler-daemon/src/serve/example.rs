@@ -14,8 +14,9 @@ use super::process::Process;
 use super::{Health, SnapshotSource};
 use crate::locks::{Method, Mode};
 use crate::snapshot::{
-    Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, NumaNode, Releases,
-    Resolution, SCHEMA, Snapshot, SyscallCalls, SyscallErrors, Times,
+    Charge, Dropped, Handoff, Histogram, Hook, Host, InFlight, LockHolds, LockWaits, MountTable,
+    MountTables, MountinfoReader, NumaNode, Party, Releases, Resolution, Runtime, SCHEMA, Snapshot,
+    Superblocks, SyscallCalls, SyscallErrors, Times, Who,
 };
 
 /// When the counters of the example were zero.
@@ -50,6 +51,15 @@ fn waits(lock: &str, mode: Mode, numa_node: u32, values_ns: &[u64]) -> LockWaits
         migrated: 0,
         failed: 0,
     }
+}
+
+fn party(task: &str, runtime: Runtime) -> Party {
+    Party::Task(Who { task: task.into(), runtime, cgroup: None })
+}
+
+fn reader(file: &str, task: &str, runtime: Runtime, opens: u64, entries: u64) -> MountinfoReader {
+    let reads = Charge { count: 3 * opens, sum_ns: 250_000 * opens, max_ns: 900_000 };
+    MountinfoReader { file: file.into(), party: party(task, runtime), opens, entries, reads }
 }
 
 /// Two nodes, three locks, of which one was not found.
@@ -133,6 +143,26 @@ pub(super) fn snapshot() -> Snapshot {
             errno: "EBUSY".into(),
             count: 1,
         }],
+        mountinfo_readers: Some(vec![
+            reader("mountinfo", "runc:[2:INIT]", Runtime::Runc, 12, 2_800),
+            reader("mountinfo", "runc", Runtime::Runc, 1, 210),
+            reader("mounts", "node-exporter", Runtime::Other, 40, 9_000),
+        ]),
+        mount_tables: Some(MountTables {
+            namespaces: 42,
+            mounts: 3_100,
+            largest: vec![MountTable {
+                namespace: 4_026_531_840,
+                mounts: 620,
+                tasks: 180,
+                owner: party("systemd", Runtime::Systemd),
+            }],
+            age_ns: 3_000_000_000,
+        }),
+        superblocks: Some(vec![
+            Superblocks { filesystem: "overlay".into(), count: 4 },
+            Superblocks { filesystem: "tmpfs".into(), count: 17 },
+        ]),
         dropped: DROP_NAMES
             .iter()
             .map(|reason| Dropped {

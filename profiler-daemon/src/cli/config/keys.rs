@@ -1,10 +1,12 @@
 //! The keys of the configuration file, each declared once.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::field::{Field, Problems, alternatives};
 use crate::cli::Settings;
 use crate::cli::backend::{by_name, names};
+use crate::cli::duration::parse_duration;
 use crate::hooks::backend::{CallBackend, WaitBackend};
 use crate::locks::LockKind;
 use crate::locks::choices::{Choices, CustomLock};
@@ -41,6 +43,9 @@ pub(super) struct LockKey {
 /// Bounds of what may be in flight: below, a few dozen waiting tasks would be
 /// lost; above, the arrays take hundreds of megabytes.
 const IN_FLIGHT: RangeInclusive<u32> = 64..=4_194_304;
+
+/// A walk over the tasks of a large machine takes a good part of a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
@@ -153,6 +158,22 @@ pub(super) const KEYS: &[Key] = &[
         is_default: false,
         read: |settings, field| {
             settings.tasks_in_flight = Some(field.integer(&IN_FLIGHT)?);
+            Ok(())
+        },
+    },
+    Key {
+        table: "mounts",
+        name: "interval",
+        about: "How often mount namespaces and their mounts are counted, which takes a walk over \
+                all tasks; at least \"1s\", or \"0\" for never.",
+        value: "\"15s\"",
+        is_default: true,
+        read: |settings, field| {
+            let expected = "a string with a time of at least 1s such as \"15s\", or \"0\"";
+            settings.mounts_interval = field.parsed(expected, |text| match text {
+                "0" => Some(None),
+                text => parse_duration(text).ok().filter(|d| *d >= SHORTEST_INTERVAL).map(Some),
+            })?;
             Ok(())
         },
     },

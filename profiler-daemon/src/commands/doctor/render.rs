@@ -100,18 +100,18 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
     if !refusals.is_empty() {
         let _ = writeln!(out, "\nbackends that were refused:");
     }
-    let present = |call: bool| {
-        hooks.iter().filter(|h| !h.absent && h.hook.starts_with("sys_") == call).count()
+    let of = |family: &str, hook: &HookReport| match family {
+        "mount calls" => hook.hook.starts_with("sys_"),
+        _ => !hook.hook.starts_with("sys_") && !hook.of_mounts,
+    };
+    let present = |family: &str| -> Vec<&str> {
+        let hooks = hooks.iter().filter(|hook| !hook.absent && of(family, hook));
+        hooks.map(|hook| hook.hook.as_str()).collect()
     };
     for (refusal, names) in refusals {
-        let calls = names.iter().filter(|name| name.starts_with("sys_")).count();
-        let names = if calls == names.len() && calls == present(true) && calls > 1 {
-            "all mount calls".to_owned()
-        } else if calls == 0 && names.len() == present(false) && names.len() > 1 {
-            "all lock waits".to_owned()
-        } else {
-            names.join(", ")
-        };
+        let families = ["mount calls", "lock waits"].into_iter();
+        let whole = families.into_iter().find(|family| names.len() > 1 && names == present(family));
+        let names = whole.map_or_else(|| names.join(", "), |family| format!("all {family}"));
         let _ = writeln!(out, "- {} for {names}: {}", refusal.backend, refusal.reason);
     }
 }
