@@ -19,7 +19,7 @@ pub struct FileKinds {
     /// Address of the operations (`file.f_op`) of each; 0 while it is not known.
     pub operations: [u64; FILES.len()],
     /// Process id of lockprof as the initial pid namespace numbers it: what it
-    /// opens is not counted.
+    /// opens while it learns is not counted.
     pub own_process: u32,
     /// Index plus 1 of the file that lockprof opens to learn its operations; 0
     /// while it does not.
@@ -229,7 +229,7 @@ impl EntryCounter {
         let word = u64::from_le(word);
         let ends = equal(word, b'\n');
         let follows = ends | equal(word, b'\t');
-        self.begun += ((ends << 8 | self.after_line) & !follows) >> 7;
+        self.begun += (((ends << 8) | self.after_line) & !follows) >> 7;
         self.after_line = ends >> 56;
     }
 
@@ -245,8 +245,8 @@ impl EntryCounter {
 /// Bit 7 of every byte of `word` that is `byte`.
 #[inline(always)]
 const fn equal(word: u64, byte: u8) -> u64 {
-    let zero = word ^ byte as u64 * EVERY_BYTE;
-    !((zero & LOW_BITS) + LOW_BITS | zero | LOW_BITS)
+    let zero = word ^ (byte as u64 * EVERY_BYTE);
+    !(((zero & LOW_BITS) + LOW_BITS) | zero | LOW_BITS)
 }
 
 /// A read of a mount table in one word, beside its task's slot: the file's

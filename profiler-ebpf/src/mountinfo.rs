@@ -140,7 +140,6 @@ fn kind_of_read(iocb: u64) -> Option<(u32, u64)> {
 fn opened(file: u64) -> Option<()> {
     let kinds = FILE_KINDS.get_ptr_mut(0)?;
     let operations = word(file, field!(file_operations))?;
-    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: words of a live array element; volatile because user space sets
     // them.
     let (own, learning) = unsafe {
@@ -149,14 +148,12 @@ fn opened(file: u64) -> Option<()> {
             (&raw const (*kinds).learning).read_volatile(),
         )
     };
-    if process == own {
-        let index = learning.wrapping_sub(1) as usize;
-        if index < FILES.len() {
-            // SAFETY: in bounds; only lockprof's own thread comes here.
-            unsafe {
-                let known = (&raw mut (*kinds).operations).cast::<u64>().add(index);
-                known.write_volatile(operations);
-            }
+    let index = learning.wrapping_sub(1) as usize;
+    if index < FILES.len() && (bpf_get_current_pid_tgid() >> 32) as u32 == own {
+        // SAFETY: in bounds; only lockprof's own thread comes here.
+        unsafe {
+            let known = (&raw mut (*kinds).operations).cast::<u64>().add(index);
+            known.write_volatile(operations);
         }
         return None;
     }

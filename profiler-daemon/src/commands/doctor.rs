@@ -15,7 +15,7 @@ use super::limits::{self, Limit};
 use super::redact::without_addresses;
 use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
-use crate::hooks::{HookState, object};
+use crate::hooks::{Family, HookState, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
 use crate::locks::catalogue::ENTRIES;
@@ -74,9 +74,8 @@ struct HookReport {
     refused: Vec<Refusal>,
     /// This kernel does not have what the hook would observe.
     absent: bool,
-    /// Whether it observes neither locks nor mount calls.
-    #[serde(skip)]
-    of_mounts: bool,
+    /// What it is for.
+    family: Family,
 }
 
 #[derive(Debug, Serialize)]
@@ -209,7 +208,7 @@ fn hook_report(hook: HookState) -> HookReport {
     HookReport {
         backend: hook.backend_name(),
         absent: hook.absent,
-        of_mounts: hook.is_of_mounts(),
+        family: hook.family(),
         hook: hook.hook,
         refused: hook
             .refused

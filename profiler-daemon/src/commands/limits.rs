@@ -14,7 +14,9 @@ use serde::Serialize;
 use super::redact::without_addresses;
 use super::session::Facts;
 use crate::hooks::backend::WaitBackend;
-use crate::hooks::{CONTENDED_RELEASE, HookState, MOUNTINFO_READ, SUPERBLOCKS, TASK_ITER};
+use crate::hooks::{
+    CONTENDED_RELEASE, Family, HookState, MOUNTINFO_OPEN, MOUNTINFO_READ, SUPERBLOCKS, TASK_ITER,
+};
 use crate::locks::resolve::Unresolved;
 
 /// Something that is not measured on this kernel.
@@ -91,7 +93,7 @@ fn locks(all: &mut Vec<Limit>, facts: &Facts) {
 /// Backends on the slow paths of the locks that sleep see nothing of those that
 /// spin.
 fn spin_waits(all: &mut Vec<Limit>, hooks: &[HookState]) {
-    let mut waits = hooks.iter().filter(|hook| hook.call().is_none() && !hook.is_of_mounts());
+    let mut waits = hooks.iter().filter(|hook| hook.family() == Family::Waits);
     let kprobe = WaitBackend::Kprobe.name();
     if waits.any(|hook| hook.backend == Some(kprobe)) {
         all.push(Limit {
@@ -157,17 +159,18 @@ fn mounts(all: &mut Vec<Limit>, hooks: &[HookState]) {
     let on_functions = Some("fentry (CONFIG_DEBUG_INFO_BTF) or kprobes (CONFIG_KPROBES)");
     let rows = [
         (
-            MOUNTINFO_READ,
+            [MOUNTINFO_OPEN, MOUNTINFO_READ],
             "who reads /proc/<pid>/mountinfo, mounts and mountstats is not measured; that they \
              wait is (read waits for namespace_sem outside of any mount call)",
             on_functions,
         ),
-        (SUPERBLOCKS[0], "superblocks are not counted", on_functions),
-        (TASK_ITER, "mount namespaces and their mounts are not counted", None),
+        (SUPERBLOCKS, "superblocks are not counted", on_functions),
+        ([TASK_ITER; 2], "mount namespaces and their mounts are not counted", None),
     ];
-    for (name, what, remedy) in rows {
-        let mut hooks = hooks.iter().filter(|hook| hook.hook == name);
-        let Some(hook) = hooks.find(|hook| hook.backend.is_none()) else { continue };
+    for (names, what, remedy) in rows {
+        let mut hooks = hooks.iter().filter(|hook| names.contains(&hook.hook.as_str()));
+        let refused = |hook: &&HookState| hook.backend.is_none() && !hook.absent;
+        let Some(hook) = hooks.find(refused) else { continue };
         let why: Vec<_> = hook.refused.iter().map(|(b, why)| format!("{b}: {why}")).collect();
         all.push(Limit {
             what: what.to_owned(),

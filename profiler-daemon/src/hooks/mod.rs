@@ -33,6 +33,19 @@ pub use self::programs::{LoadError, Programs, Sizes};
 pub use self::superblocks::SUPERBLOCKS;
 pub use self::watch_list::{Series, WatchList};
 
+/// What hooks are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Lock waits, and how long locks are held.
+    Waits,
+    /// Mount calls.
+    Calls,
+    /// The load that mount tables are: who reads them, how many mounts there are,
+    /// superblocks.
+    Mounts,
+}
+
 /// What became of one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookState {
@@ -65,11 +78,16 @@ impl HookState {
         self.backend.unwrap_or("none")
     }
 
-    /// Whether it observes the load that mount tables are, rather than locks or
-    /// mount calls.
-    pub fn is_of_mounts(&self) -> bool {
-        let mut names = [MOUNTINFO_OPEN, MOUNTINFO_READ, TASK_ITER].into_iter().chain(SUPERBLOCKS);
-        names.any(|name| name == self.hook)
+    /// What it is for.
+    pub fn family(&self) -> Family {
+        let mut mounts = [MOUNTINFO_OPEN, MOUNTINFO_READ, TASK_ITER].into_iter().chain(SUPERBLOCKS);
+        if self.call().is_some() {
+            Family::Calls
+        } else if mounts.any(|name| name == self.hook) {
+            Family::Mounts
+        } else {
+            Family::Waits
+        }
     }
 
     /// Name of the mount call that it observes, if it observes one.

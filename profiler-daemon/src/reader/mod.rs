@@ -8,6 +8,7 @@ mod banks;
 mod inflight;
 mod mapping;
 mod misses;
+mod mountinfo;
 mod mounts;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! The load that mount tables are: who reads them, how many superblocks are made,
 //! and how many mounts there are.
 //!
-//! The first two are read from mapped arrays. The third takes a walk over all
-//! tasks, which a thread of its own makes now and then: a snapshot shows the last
-//! one, and never waits for one.
+//! The first two are read from mapped arrays; [`mountinfo`](super::mountinfo) has
+//! the first. The third takes a walk over all tasks, which a thread of its own
+//! makes now and then: a snapshot shows the last one, and never waits for one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,16 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use profiler_common::layout::{Layout, maps};
-use profiler_common::mounts::{
-    FILES, MountTask, READER_ROWS, ReaderRow, SUPERBLOCK_ROWS, SuperblockRow,
-};
+use profiler_common::mounts::{MountTask, SUPERBLOCK_ROWS, SuperblockRow};
 
 use super::ReaderError;
 use super::mapping::{Mapping, load};
+use super::mountinfo::Readers;
 use crate::hooks::{MOUNTINFO_READ, Programs, SUPERBLOCKS, TaskIter};
 use crate::snapshot::{
-    Cgroup, Charge, MountTable, MountTables, MountinfoReader, Name, Party, Runtime, Superblocks,
-    Who,
+    Cgroup, MountTable, MountTables, MountinfoReader, Name, Party, Runtime, Superblocks, Who,
 };
 
 /// Namespaces that a snapshot has one by one.
@@ -40,7 +38,7 @@ pub fn party_by_id() -> PartyOf {
 /// The arrays, and the last count of mounts.
 pub(super) struct Mounts {
     /// Where reads are observed.
-    readers: Option<Mapping<ReaderRow>>,
+    readers: Option<Readers>,
     /// Where superblocks are.
     superblocks: Option<Mapping<SuperblockRow>>,
     tables: Option<Counter>,
@@ -63,9 +61,10 @@ impl Mounts {
                 .find(|(n, _, _)| *n == name)
                 .map_or(0, |(_, entries, _)| *entries as usize)
         };
-        let readers = attached(MOUNTINFO_READ).then(|| {
+        let readers = attached(MOUNTINFO_READ).then(|| -> Result<_, ReaderError> {
             let array = programs.array(maps::READERS)?;
-            Mapping::read_only(maps::READERS, array, entries(maps::READERS))
+            let rows = Mapping::writable(maps::READERS, array, entries(maps::READERS))?;
+            Ok(Readers::new(rows, programs.claims()?))
         });
         let superblocks = SUPERBLOCKS.into_iter().any(attached).then(|| {
             let array = programs.array(maps::SUPERBLOCKS)?;
@@ -85,44 +84,9 @@ impl Mounts {
     }
 
     /// Who reads mount tables.
-    pub(super) fn readers(&self) -> Option<Vec<MountinfoReader>> {
-        let rows = self.readers.as_ref()?;
-        let rows = (0..rows.len()).filter_map(|index| {
-            let row = rows.element(index);
-            let own = index < READER_ROWS as usize;
-            // SAFETY: fields of a mapped element.
-            let (file, comm, cgroup, opens, count, entries, sum_ns, max_ns) = unsafe {
-                (
-                    load(&raw const (*row).file_plus_one),
-                    [0, 1].map(|word| load((&raw const (*row).comm).cast::<u64>().add(word))),
-                    load(&raw const (*row).cgroup),
-                    load(&raw const (*row).opens),
-                    load(&raw const (*row).reads),
-                    load(&raw const (*row).entries),
-                    load(&raw const (*row).sum_ns),
-                    load(&raw const (*row).max_ns),
-                )
-            };
-            let (file, party) = if own {
-                // Being taken at this moment, if there is no file.
-                let file = usize::try_from(file).ok()?.checked_sub(1)?;
-                (file, (self.party_of)(&bytes(comm), cgroup))
-            } else {
-                (index - READER_ROWS as usize, Party::Other)
-            };
-            if opens == 0 && count == 0 {
-                return None;
-            }
-            let file = (*FILES.get(file)?).to_owned();
-            Some(MountinfoReader {
-                file,
-                party,
-                opens,
-                entries,
-                reads: Charge { count, sum_ns, max_ns },
-            })
-        });
-        Some(joined(rows))
+    pub(super) fn readers(&mut self) -> Option<Vec<MountinfoReader>> {
+        let readers = self.readers.as_mut()?;
+        Some(readers.read(Instant::now(), &self.party_of))
     }
 
     /// Superblocks by type of file system.
@@ -158,32 +122,12 @@ impl Mounts {
 }
 
 /// The bytes of a name.
-fn bytes(words: [u64; 2]) -> [u8; 16] {
+pub(super) fn bytes(words: [u64; 2]) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     bytes
-}
-
-/// Rows of the same party and file as one: of two rows of the array both may be
-/// somebody of whom no more is known than that.
-fn joined(rows: impl Iterator<Item = MountinfoReader>) -> Vec<MountinfoReader> {
-    let mut sums: BTreeMap<(String, Party), MountinfoReader> = BTreeMap::new();
-    for row in rows {
-        match sums.entry((row.file.clone(), row.party.clone())) {
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(row);
-            }
-            std::collections::btree_map::Entry::Occupied(mut sum) => {
-                let sum = sum.get_mut();
-                sum.opens += row.opens;
-                sum.entries += row.entries;
-                sum.reads.add(row.reads);
-            }
-        }
-    }
-    sums.into_values().collect()
 }
 
 /// Counts mounts now and then, until it is dropped.
@@ -319,20 +263,5 @@ mod tests {
         assert_eq!((tables.namespaces, tables.mounts), (1000, 500_500));
         assert_eq!(tables.largest.len(), LARGEST);
         assert_eq!(tables.largest[0].mounts, 1000);
-    }
-
-    #[test]
-    fn rows_of_the_same_party_are_one() {
-        let row = |opens, count| MountinfoReader {
-            file: "mounts".to_owned(),
-            party: Party::Other,
-            opens,
-            entries: 5,
-            reads: Charge { count, sum_ns: 10 * count, max_ns: count },
-        };
-        let rows = joined([row(1, 2), row(3, 4)].into_iter());
-        assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].opens, rows[0].entries, rows[0].reads.max_ns), (4, 10, 4));
-        assert_eq!((rows[0].reads.count, rows[0].reads.sum_ns), (6, 60));
     }
 }

@@ -29,6 +29,9 @@ const FILES: &[File] = &[
     File { name: "resolution", threads: &[Threads::Single] },
     File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "holds", threads: &[Threads::Single] },
+    File { name: "mountinfo", threads: &[Threads::Single] },
+    File { name: "superblocks", threads: &[Threads::Single] },
+    File { name: "mount_tables", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{FieldReport, HookReport, Refusal, Report};
-use crate::hooks::CONTENDED_RELEASE;
+use crate::hooks::{CONTENDED_RELEASE, Family};
 use crate::kernel::calls;
 
 /// The report as `doctor` prints it.
@@ -100,18 +100,19 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
     if !refusals.is_empty() {
         let _ = writeln!(out, "\nbackends that were refused:");
     }
-    let of = |family: &str, hook: &HookReport| match family {
-        "mount calls" => hook.hook.starts_with("sys_"),
-        _ => !hook.hook.starts_with("sys_") && !hook.of_mounts,
-    };
-    let present = |family: &str| -> Vec<&str> {
-        let hooks = hooks.iter().filter(|hook| !hook.absent && of(family, hook));
+    let present = |family: Family| -> Vec<&str> {
+        let hooks = hooks.iter().filter(|hook| !hook.absent && hook.family == family);
         hooks.map(|hook| hook.hook.as_str()).collect()
     };
     for (refusal, names) in refusals {
-        let families = ["mount calls", "lock waits"].into_iter();
-        let whole = families.into_iter().find(|family| names.len() > 1 && names == present(family));
-        let names = whole.map_or_else(|| names.join(", "), |family| format!("all {family}"));
+        let all = |family| names.len() > 1 && names == present(family);
+        let names = if all(Family::Calls) {
+            "all mount calls".to_owned()
+        } else if all(Family::Waits) {
+            "all lock waits".to_owned()
+        } else {
+            names.join(", ")
+        };
         let _ = writeln!(out, "- {} for {names}: {}", refusal.backend, refusal.reason);
     }
 }
