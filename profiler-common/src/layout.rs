@@ -6,7 +6,9 @@
 
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
-use crate::mounts::{FILES, READER_ROWS, ReaderRow, SUPERBLOCK_ROWS, SuperblockRow};
+use crate::mounts::{
+    FILES, MOUNTINFO_READ, READER_ROWS, ReaderRow, SUPERBLOCK_ROWS, SuperblockRow,
+};
 use crate::spin_stack::SpinStack;
 use crate::syscalls::SYSCALLS;
 
@@ -23,7 +25,9 @@ pub mod maps {
     pub const CPUS: &str = "CPUS";
     /// `u64` counters: `cpu * handoff_stride + lock * nodes + from_node`.
     pub const HANDOFFS: &str = "HANDOFFS";
-    /// `u64` nanoseconds: `cpu * syscall_wait_stride + syscall * locks + lock`.
+    /// `u64` nanoseconds: `cpu * syscall_wait_stride + syscall * locks + lock`;
+    /// after the mount calls comes
+    /// [`MOUNTINFO_READ`](crate::mounts::MOUNTINFO_READ).
     pub const SYSCALL_WAITS: &str = "SYSCALL_WAITS";
     /// [`LockState`](super::LockState), by lock.
     pub const LOCKS: &str = "LOCKS";
@@ -360,7 +364,8 @@ impl Layout {
             locks,
             series,
             handoff_stride: (locks * nodes).next_multiple_of(WORDS_PER_LINE),
-            syscall_wait_stride: (SYSCALLS as u32 * locks).next_multiple_of(WORDS_PER_LINE),
+            syscall_wait_stride: ((MOUNTINFO_READ as u32 + 1) * locks)
+                .next_multiple_of(WORDS_PER_LINE),
             tasks_mask: lines(tasks) - 1,
             tasks_group: GROUP,
             task_nsproxy: 0,
@@ -480,7 +485,7 @@ mod tests {
                 assert_eq!(layout.handoff_stride % WORDS_PER_LINE, 0);
                 assert_eq!(layout.syscall_wait_stride % WORDS_PER_LINE, 0);
                 assert!(layout.handoff_stride >= locks * nodes);
-                assert!(layout.syscall_wait_stride >= locks * 17);
+                assert!(layout.syscall_wait_stride >= locks * 18);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Mount namespaces with their mounts and owners, against namespaces that a test
 //! makes.
+#![expect(clippy::print_stdout, reason = "the figures, for those who want to see them")]
 
 mod common;
 #[path = "common/mounts.rs"]

@@ -1,5 +1,6 @@
 //! Opens and reads of mount tables, and the mounts that these write out, against
 //! what the readers count themselves.
+#![expect(clippy::print_stdout, reason = "the figures, for those who want to see them")]
 
 mod common;
 #[path = "common/mounts.rs"]

@@ -58,11 +58,16 @@ macro_rules! field {
     }};
 }
 
-/// Never attached: user space runs it with `BPF_PROG_TEST_RUN` to learn the id of
-/// its process.
+/// Never attached: user space runs it with `BPF_PROG_TEST_RUN` to have the id of
+/// its process noted.
 #[raw_tracepoint]
-fn own_process(_ctx: RawTracePointContext) -> i32 {
-    (bpf_get_current_pid_tgid() >> 32) as i32
+fn note_own_process(_ctx: RawTracePointContext) -> i32 {
+    if let Some(kinds) = FILE_KINDS.get_ptr_mut(0) {
+        let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+        // SAFETY: a word of a live array element; nothing else runs yet.
+        unsafe { (&raw mut (*kinds).own_process).write_volatile(process) };
+    }
+    0
 }
 
 #[fentry]

@@ -160,8 +160,8 @@ fn mounts(all: &mut Vec<Limit>, hooks: &[HookState]) {
     let rows = [
         (
             [MOUNTINFO_OPEN, MOUNTINFO_READ],
-            "who reads /proc/<pid>/mountinfo, mounts and mountstats is not measured; that they \
-             wait is (read waits for namespace_sem outside of any mount call)",
+            "who reads /proc/<pid>/mountinfo, mounts and mountstats is not measured; their waits are \
+             among the read waits for namespace_sem",
             on_functions,
         ),
         (SUPERBLOCKS, "superblocks are not counted", on_functions),

@@ -98,13 +98,13 @@ fn unload(ebpf: &mut Ebpf, programs: &[&str]) {
 /// Opens the files of this process, so that the programs learn what tells them
 /// apart. Opening one walks no mounts, and it is not counted.
 fn learn(ebpf: &mut Ebpf) -> Result<(), String> {
-    let own_process = own_process(ebpf)?;
+    note_own_process(ebpf)?;
     let map = ebpf
         .map_mut(maps::FILE_KINDS)
         .ok_or_else(|| format!("the BPF object has no array {}", maps::FILE_KINDS))?;
     let mut kinds: Array<&mut MapData, FileKinds> =
         map.try_into().map_err(|error: aya::maps::MapError| chain(&error))?;
-    let mut known = FileKinds { own_process, ..FileKinds::default() };
+    let mut known = kinds.get(&0, 0).map_err(|error| chain(&error))?;
     for (file, learning) in FILES.iter().zip(1..) {
         known.learning = learning;
         kinds.set(0, known, 0).map_err(|error| chain(&error))?;
@@ -123,11 +123,12 @@ fn learn(ebpf: &mut Ebpf) -> Result<(), String> {
     kinds.set(0, known, 0).map_err(|error| chain(&error))
 }
 
-/// The id of this process, as the initial pid namespace numbers it: of `getpid()`
-/// in a container the programs know nothing.
-fn own_process(ebpf: &mut Ebpf) -> Result<u32, String> {
-    let program: &mut RawTracePoint = find(ebpf, "own_process")?;
-    program.load().map_err(|error| chain(&error))?;
-    let run = program.test_run(RawTracePointRunOptions::new()).map_err(|error| chain(&error))?;
-    Ok(run.return_value)
+/// Has the id of this process noted, as the initial pid namespace numbers it: of
+/// `getpid()` in a container the programs know nothing.
+fn note_own_process(ebpf: &mut Ebpf) -> Result<(), String> {
+    let program: &mut RawTracePoint = find(ebpf, "note_own_process")?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| chain(&error))?;
+    }
+    program.test_run(RawTracePointRunOptions::new()).map(drop).map_err(|error| chain(&error))
 }
