@@ -23,7 +23,7 @@ const FILES: [&str; 3] = ["mountinfo", "mounts", "mountstats"];
 /// half, less and more than the kernel's buffer.
 const SIZES: [usize; 6] = [1, 40, 200, 1000, 4096, 1 << 20];
 /// Mounts that are made beside those that are there.
-const MOUNTS: usize = 300;
+const MOUNTS: usize = 100;
 /// Runs until one in which the kernel skipped no program.
 const RUNS: usize = 5;
 

@@ -234,11 +234,14 @@ fn returned(ret: i64) -> Option<()> {
 
 /// Bytes of the buffer that are looked at at once.
 const CHUNK: usize = 128;
-/// Chunks that are looked at at most. The buffer is a page, unless a mount takes
-/// more than that.
-const CHUNKS: u32 = 512;
+/// Whole chunks that are looked at at most: the verifier walks through each of
+/// them. The buffer is a page, unless a mount takes more than that.
+const CHUNKS: u32 = 64;
 
 /// Mounts that a read which returned `ret` wrote into the file's buffer.
+///
+/// What does not fill a chunk comes after the loop: within it, the verifier would
+/// follow a chunk of each length through all turns that are left.
 #[inline(always)]
 fn entries(state: ReadState, ret: i64) -> Option<u64> {
     let seq = state.seq();
@@ -246,33 +249,44 @@ fn entries(state: ReadState, ret: i64) -> Option<u64> {
     if !state.refilled(from, ret) {
         return Some(0);
     }
-    let buffer = word(seq, field!(seq_buffer))?;
-    let mut left = from + word(seq, field!(seq_count))?;
+    let mut address = word(seq, field!(seq_buffer))?;
+    let filled = from + word(seq, field!(seq_count))?;
+    let mut left = filled;
     let mut counter = EntryCounter::START;
     let mut count = 0;
-    let mut address = buffer;
     for _ in 0..CHUNKS {
-        if left == 0 {
+        if left < CHUNK as u64 {
             break;
         }
-        let mut chunk = [u64::from_ne_bytes([FILLER; 8]); CHUNK / 8];
-        let len = if left < CHUNK as u64 { left } else { CHUNK as u64 };
-        // SAFETY: the chunk is as large as the read; the helper checks the
-        // address.
-        let failed = unsafe {
-            bpf_probe_read_kernel(chunk.as_mut_ptr().cast(), len as u32, address as *const _)
-        };
-        if failed != 0 {
-            return None;
-        }
-        for word in chunk {
-            counter.add(word);
-        }
-        count += counter.take();
+        count += chunk(&mut counter, address, CHUNK as u32)?;
         address += CHUNK as u64;
-        left -= len;
+        left -= CHUNK as u64;
+    }
+    if left >= CHUNK as u64 {
+        // What was looked at stands for the rest.
+        return (count * filled).checked_div(filled - left);
+    }
+    let rest = left as u32 & (CHUNK as u32 - 1);
+    if rest != 0 {
+        count += chunk(&mut counter, address, rest)?;
     }
     Some(count)
+}
+
+/// Mounts that begin in the `len` bytes at `address`, of a chunk at most.
+#[inline(always)]
+fn chunk(counter: &mut EntryCounter, address: u64, len: u32) -> Option<u64> {
+    let mut words = [u64::from_ne_bytes([FILLER; 8]); CHUNK / 8];
+    // SAFETY: `words` holds a chunk; the helper checks the address.
+    let failed =
+        unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), len, address as *const _) };
+    if failed != 0 {
+        return None;
+    }
+    for word in words {
+        counter.add(word);
+    }
+    Some(counter.take())
 }
 
 /// Tasks of the name and in the cgroup of this one: what it is charged to.

@@ -362,7 +362,8 @@ pub const METRICS: &[Metric] = &[
         unit: None,
         labels: &[FILE, RUNTIME],
         note: "Divided by the opens, it is the size of the mount tables that are read. Exact, but for reads at an \
-               offset that the file is not at, and of mounts that take more than 32 KiB of text.",
+               offset that the file is not at; where a mount takes more than 4 KiB of text, an estimate from the \
+               first 8 KiB of each read.",
         rows: |s| reader_rows(s, |r| Figure::Count(r.entries)),
     },
     Metric {
