@@ -7,6 +7,9 @@
 use crate::charges::{Identity, Row};
 use crate::histogram;
 use crate::inflight::{GROUP, Line, SLOTS};
+use crate::mounts::{
+    FILES, MOUNTINFO_READ, READER_ROWS, ReaderRow, SUPERBLOCK_ROWS, SuperblockRow,
+};
 use crate::samples::SampleBank;
 use crate::slow::{Attribution, AttributionState, SlowWait};
 use crate::spin_stack::SpinStack;
@@ -25,7 +28,9 @@ pub mod maps {
     pub const CPUS: &str = "CPUS";
     /// `u64` counters: `cpu * handoff_stride + lock * nodes + from_node`.
     pub const HANDOFFS: &str = "HANDOFFS";
-    /// `u64` nanoseconds: `cpu * syscall_wait_stride + syscall * locks + lock`.
+    /// `u64` nanoseconds: `cpu * syscall_wait_stride + syscall * locks + lock`;
+    /// after the mount calls comes
+    /// [`MOUNTINFO_READ`](crate::mounts::MOUNTINFO_READ).
     pub const SYSCALL_WAITS: &str = "SYSCALL_WAITS";
     /// [`LockState`](super::LockState), by lock.
     pub const LOCKS: &str = "LOCKS";
@@ -52,6 +57,12 @@ pub mod maps {
     pub const ATTRIBUTED: &str = "ATTRIBUTED";
     /// [`SampleBank`](crate::samples::SampleBank), by CPU.
     pub const SAMPLES: &str = "SAMPLES";
+    /// [`ReaderRow`](crate::mounts::ReaderRow).
+    pub const READERS: &str = "READERS";
+    /// [`FileKinds`](crate::mounts::FileKinds): one.
+    pub const FILE_KINDS: &str = "FILE_KINDS";
+    /// [`SuperblockRow`](crate::mounts::SuperblockRow).
+    pub const SUPERBLOCKS: &str = "SUPERBLOCKS";
     /// [`TextWindow`](super::TextWindow): one, for reading kernel text.
     pub const TEXT: &str = "TEXT";
     /// A hash map whose keys are the numbers of claimed words; only in the
@@ -161,15 +172,15 @@ pub struct HoldSeries {
 
 const _: () = assert!(size_of::<HoldSeries>() == 29 * CACHE_LINE);
 
-/// A mount call in flight, beside its task's slot.
+/// A mount call, or a read of a mount table, in flight, beside its task's slot.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CallState {
     /// Start in ns of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// The mount namespace that the task was in if the call counts only when it
-    /// has left it, else 0.
-    pub from_namespace: u64,
+    /// Of a call that counts only when the task has left its mount namespace,
+    /// that namespace; of a read, [`ReadState`](crate::mounts::ReadState). Else 0.
+    pub before: u64,
 }
 
 /// What a CPU keeps between events. What every event touches comes first, in
@@ -208,9 +219,11 @@ pub enum Drop {
     UnmatchedBegin = 3,
     /// A wait ended before it began, by the clocks of two CPUs; booked as 0.
     ClockBackwards = 4,
-    /// A mount call found no slot in the table of tasks.
+    /// A mount call, or a read of a mount table, found no slot in the table of
+    /// tasks.
     SyscallInflightFull = 5,
-    /// A mount call returned whose entry was not seen.
+    /// A mount call, or a read of a mount table, returned whose entry was not
+    /// seen.
     UnmatchedSyscall = 6,
     /// An error found no slot in the table of errors by errno; it counts under
     /// the errno `other`.
@@ -280,6 +293,10 @@ pub const ERRNO_PROBES: u32 = 8;
 pub const ERRNO_CLAIMS: u32 = 1 << 31;
 /// The same for the first row in the table of charges.
 pub const CHARGE_CLAIMS: u32 = 1 << 30;
+/// Number of the first row for readers of mount tables among them.
+pub const READER_CLAIMS: u32 = ERRNO_CLAIMS + ERRNO_SLOTS;
+/// Number of the first row for types of file systems among them.
+pub const SUPERBLOCK_CLAIMS: u32 = READER_CLAIMS + READER_ROWS;
 
 /// Key of an [`ErrnoSlot`]: never 0.
 #[inline(always)]
@@ -375,7 +392,8 @@ impl Layout {
             locks,
             series,
             handoff_stride: (locks * nodes).next_multiple_of(WORDS_PER_LINE),
-            syscall_wait_stride: (SYSCALLS as u32 * locks).next_multiple_of(WORDS_PER_LINE),
+            syscall_wait_stride: ((MOUNTINFO_READ as u32 + 1) * locks)
+                .next_multiple_of(WORDS_PER_LINE),
             tasks_mask: lines(tasks) - 1,
             tasks_group: GROUP,
             task_nsproxy: 0,
@@ -393,13 +411,18 @@ impl Layout {
     }
 
     /// Words that can be claimed: the slots for tasks, those for errors, and the
-    /// rows of charges.
+    /// rows of charges, readers and superblocks.
     pub const fn claims(&self, attribution: &Attribution) -> u32 {
-        (self.tasks_mask + 1) * SLOTS as u32 + ERRNO_SLOTS + attribution.rows_mask + 1
+        (self.tasks_mask + 1) * SLOTS as u32
+            + ERRNO_SLOTS
+            + READER_ROWS
+            + SUPERBLOCK_ROWS
+            + attribution.rows_mask
+            + 1
     }
 
     /// Every array with its entries and the bytes of an entry.
-    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 16] {
+    pub const fn arrays(&self, attribution: &Attribution) -> [(&'static str, u32, usize); 18] {
         let slots = (self.tasks_mask + 1) * SLOTS as u32;
         let on = attribution.rows_mask != 0;
         [
@@ -419,6 +442,8 @@ impl Layout {
             (maps::SLOW, attribution.slow_places(), size_of::<SlowWait>()),
             (maps::ATTRIBUTED, 1, size_of::<AttributionState>()),
             (maps::SAMPLES, self.cpus, size_of::<SampleBank>()),
+            (maps::READERS, READER_ROWS + FILES.len() as u32, size_of::<ReaderRow>()),
+            (maps::SUPERBLOCKS, SUPERBLOCK_ROWS + 1, size_of::<SuperblockRow>()),
         ]
     }
 
@@ -457,7 +482,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_locks_take_at_most_64_kib_per_possible_cpu() {
+    fn the_default_locks_take_at_most_64_kib_per_possible_cpu_beside_tables_of_fixed_size() {
         for cpus in [2, 4, 64, 512, 1024] {
             for nodes in [1, 8] {
                 if nodes * 4 > cpus && nodes > 1 {
@@ -466,8 +491,17 @@ mod tests {
                 // The series of the default locks: eight locks, three of
                 // them shared (the shrinker lock is a rwsem to 6.6).
                 let layout = Layout::new(cpus, nodes, 8, 11, Layout::default_tasks(cpus));
+                let fixed = [maps::READERS, maps::SUPERBLOCKS, maps::ATTRIBUTED];
+                let off = Attribution::default();
+                let fixed: u64 = layout
+                    .arrays(&off)
+                    .iter()
+                    .filter(|(name, _, _)| fixed.contains(name))
+                    .map(|(_, entries, size)| u64::from(*entries) * *size as u64)
+                    .sum();
+                assert!(fixed <= 140 * 1024, "{fixed}");
                 assert!(
-                    layout.bytes(&Attribution::default()) <= 64 * 1024 * u64::from(cpus),
+                    layout.bytes(&off) - fixed <= 64 * 1024 * u64::from(cpus),
                     "{cpus} CPUs, {nodes} nodes"
                 );
             }
@@ -498,7 +532,7 @@ mod tests {
                 assert_eq!(layout.handoff_stride % WORDS_PER_LINE, 0);
                 assert_eq!(layout.syscall_wait_stride % WORDS_PER_LINE, 0);
                 assert!(layout.handoff_stride >= locks * nodes);
-                assert!(layout.syscall_wait_stride >= locks * 17);
+                assert!(layout.syscall_wait_stride >= locks * 18);
             }
         }
     }

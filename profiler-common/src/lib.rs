@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod hold;
 pub mod inflight;
 pub mod layout;
+pub mod mounts;
 pub mod samples;
 pub mod slow;
 pub mod spin_stack;

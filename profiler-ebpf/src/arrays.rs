@@ -13,6 +13,7 @@ use profiler_common::layout::HoldSeries;
 use profiler_common::layout::{
     CallState, CpuState, Drop, ErrnoSlot, Layout, LockState, SyscallSeries, TextWindow, WaitSeries,
 };
+use profiler_common::mounts::{FileKinds, ReaderRow, SuperblockRow};
 use profiler_common::samples::SampleBank;
 use profiler_common::watch::{self, TABLE_LEN, WatchEntry};
 
@@ -41,6 +42,12 @@ pub(crate) static SAMPLES: Array<SampleBank> = Array::with_max_entries(1, BPF_F_
 #[cfg(not(feature = "no-compare-exchange"))]
 #[map]
 pub(crate) static HOLDS: Array<HoldSeries> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static READERS: Array<ReaderRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static FILE_KINDS: Array<FileKinds> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static SUPERBLOCKS: Array<SuperblockRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static TEXT: Array<TextWindow> = Array::with_max_entries(1, 0);
 

@@ -14,9 +14,12 @@ mod attribution;
 mod contention;
 #[cfg(not(feature = "no-compare-exchange"))]
 mod holds;
+mod mount_tables;
+mod mountinfo;
 mod owner;
 mod samples;
 mod slow_path;
+mod superblocks;
 mod syscalls;
 mod text;
 mod waits;

@@ -168,7 +168,7 @@ fn current_comm() -> [u64; 2] {
 
 /// Id of the cgroup of the task at `task`; 0 when it cannot be told.
 #[inline(always)]
-fn cgroup_of(task: u64) -> u64 {
+pub(crate) fn cgroup_of(task: u64) -> u64 {
     follow(task).unwrap_or(0)
 }
 

@@ -46,14 +46,14 @@ impl Result {
 
 /// Whether a pointer is an errno: `IS_ERR` in include/linux/err.h.
 #[inline(always)]
-const fn is_error(pointer: u64) -> bool {
+pub(crate) const fn is_error(pointer: u64) -> bool {
     const MAX_ERRNO: u64 = 4095;
     pointer >= MAX_ERRNO.wrapping_neg()
 }
 
 /// Argument `n` of the function; the one after the last is the result.
 #[inline(always)]
-fn argument(ctx: &impl EbpfContext, n: usize) -> u64 {
+pub(crate) fn argument(ctx: &impl EbpfContext, n: usize) -> u64 {
     // SAFETY: the context is an array of `u64`, and the kernel refuses a program
     // that reads past its end.
     number(unsafe { *ctx.as_ptr().cast::<u64>().add(n) })
@@ -62,7 +62,7 @@ fn argument(ctx: &impl EbpfContext, n: usize) -> u64 {
 /// A pointer as a number. The verifier knows that an argument is a pointer and
 /// allows no multiplication of one; what it has negated is a number to it.
 #[inline(always)]
-fn number(pointer: u64) -> u64 {
+pub(crate) fn number(pointer: u64) -> u64 {
     let mut value = pointer;
     // SAFETY: two negations change nothing.
     unsafe {

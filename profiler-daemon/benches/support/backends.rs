@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
+use lockprof::hooks::Family;
 use lockprof::hooks::backend::{Backends, WaitBackend};
 use lockprof::locks::Mode;
 
@@ -54,7 +55,7 @@ pub(crate) fn measure(
     };
     let session = Session::start(&settings).map_err(|error| format!("{error:#}"))?;
     // A session goes on without what the kernel refuses it.
-    let hooks = || session.programs().hooks().iter().filter(|hook| !hook.hook.starts_with("sys_"));
+    let hooks = || session.programs().hooks().iter().filter(|hook| hook.family() == Family::Waits);
     if !hooks().any(|hook| hook.backend == Some(backend.name())) {
         let reasons = || hooks().flat_map(|hook| &hook.refused);
         let own = reasons().find(|(refused, _)| *refused == backend.name());

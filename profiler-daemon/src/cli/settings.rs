@@ -1,6 +1,7 @@
 //! What to do, with every default filled in.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     /// Tasks that may wait or be in a mount call at once; `None` for the default
     /// by number of CPUs (`Layout::default_tasks`).
     pub tasks_in_flight: Option<u32>,
+    /// How often mount namespaces and their mounts are counted; `None` for never.
+    pub mounts_interval: Option<Duration>,
     /// CPUs to size the kernel's arrays for, instead of the possible ones.
     pub assume_cpus: Option<u32>,
     /// NUMA nodes to size the kernel's arrays for, instead of the possible ones.
@@ -79,6 +82,7 @@ impl Default for Settings {
             log: LogSettings::default(),
             locks: Choices::default(),
             tasks_in_flight: None,
+            mounts_interval: Some(Duration::from_secs(15)),
             assume_cpus: None,
             assume_nodes: None,
             backends: Backends::default(),
@@ -128,6 +132,7 @@ impl Settings {
         self.locks == other.locks
             && self.backends == other.backends
             && self.attribution == other.attribution
+            && self.mounts_interval == other.mounts_interval
             && sizes(self) == sizes(other)
     }
 

@@ -16,7 +16,7 @@ use super::redact::without_addresses;
 use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
 use crate::hooks::samples::{SampledFunctions, Sampling};
-use crate::hooks::{HookState, KERNEL_SAMPLES, object};
+use crate::hooks::{Family, HookState, KERNEL_SAMPLES, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Known;
 use crate::locks::catalogue::ENTRIES;
@@ -79,6 +79,8 @@ struct HookReport {
     refused: Vec<Refusal>,
     /// This kernel does not have what the hook would observe.
     absent: bool,
+    /// What it is for.
+    family: Family,
 }
 
 #[derive(Debug, Serialize)]
@@ -229,6 +231,7 @@ fn hook_report(hook: HookState) -> HookReport {
     HookReport {
         backend: hook.backend_name(),
         absent: hook.absent,
+        family: hook.family(),
         hook: hook.hook,
         refused: hook
             .refused

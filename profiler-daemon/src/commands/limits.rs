@@ -15,7 +15,10 @@ use super::redact::without_addresses;
 use super::session::Facts;
 use crate::hooks::backend::WaitBackend;
 use crate::hooks::samples::{FUNCTIONS, Sampling};
-use crate::hooks::{CONTENDED_RELEASE, HookState, KERNEL_SAMPLES};
+use crate::hooks::{
+    CONTENDED_RELEASE, Family, HookState, KERNEL_SAMPLES, MOUNTINFO_OPEN, MOUNTINFO_READ,
+    SUPERBLOCKS, TASK_ITER,
+};
 use crate::locks::resolve::Unresolved;
 use crate::snapshot::Place;
 
@@ -50,6 +53,7 @@ pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
     holds(&mut all, hooks);
     calls(&mut all, hooks);
     samples(&mut all, facts.sampling.as_ref(), hooks);
+    mounts(&mut all, hooks);
     for off in facts.fields.turned_off() {
         all.push(Limit {
             what: off.what.to_owned(),
@@ -93,7 +97,7 @@ fn locks(all: &mut Vec<Limit>, facts: &Facts) {
 /// Backends on the slow paths of the locks that sleep see nothing of those that
 /// spin.
 fn spin_waits(all: &mut Vec<Limit>, hooks: &[HookState]) {
-    let mut waits = hooks.iter().filter(|hook| hook.call().is_none());
+    let mut waits = hooks.iter().filter(|hook| hook.family() == Family::Waits);
     let kprobe = WaitBackend::Kprobe.name();
     if waits.any(|hook| hook.backend == Some(kprobe)) {
         all.push(Limit {
@@ -179,6 +183,32 @@ fn samples(all: &mut Vec<Limit>, sampling: Option<&Sampling>, hooks: &[HookState
                 names.collect::<Vec<_>>().join(", ")
             ),
             remedy: None,
+        });
+    }
+}
+
+/// The load that mount tables are, as far as it could not be hooked.
+fn mounts(all: &mut Vec<Limit>, hooks: &[HookState]) {
+    let on_functions = Some("fentry (CONFIG_DEBUG_INFO_BTF) or kprobes (CONFIG_KPROBES)");
+    let rows = [
+        (
+            [MOUNTINFO_OPEN, MOUNTINFO_READ],
+            "who reads /proc/<pid>/mountinfo, mounts and mountstats is not measured; their waits are \
+             among the read waits for namespace_sem",
+            on_functions,
+        ),
+        (SUPERBLOCKS, "superblocks are not counted", on_functions),
+        ([TASK_ITER; 2], "mount namespaces and their mounts are not counted", None),
+    ];
+    for (names, what, remedy) in rows {
+        let mut hooks = hooks.iter().filter(|hook| names.contains(&hook.hook.as_str()));
+        let refused = |hook: &&HookState| hook.backend.is_none() && !hook.absent;
+        let Some(hook) = hooks.find(refused) else { continue };
+        let why: Vec<_> = hook.refused.iter().map(|(b, why)| format!("{b}: {why}")).collect();
+        all.push(Limit {
+            what: what.to_owned(),
+            why: without_addresses(&why.join("; ")),
+            remedy: remedy.map(str::to_owned),
         });
     }
 }

@@ -58,7 +58,7 @@ impl Session {
                 tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
             }
         }
-        let (programs, watch) = attach(settings, &facts)?;
+        let (mut programs, watch) = attach(settings, &facts)?;
         for hook in programs.hooks() {
             for (backend, why) in &hook.refused {
                 tracing::debug!(hook = hook.hook, backend, "refused: {why}");
@@ -71,7 +71,11 @@ impl Session {
             resolved: facts.resolutions.iter().map(record).collect(),
             cgroups: facts.cgroups.as_ref().ok().cloned(),
         };
-        let reader = Reader::new(&programs, &watch, subject)?;
+        let mut reader = Reader::new(&programs, &watch, subject)?;
+        if let (Some(iter), Some(interval)) = (programs.take_task_iter(), settings.mounts_interval)
+        {
+            reader.count_mount_tables(iter, interval);
+        }
         let charges = reader.charges();
         let keeper = charges.clone().map(Keeper::start).transpose();
         let keeper = keeper.context("failed to start the thread that looks up names")?;

@@ -34,26 +34,26 @@ impl Default for Wanted {
 
 /// The read-only data, for `locks` watched locks.
 pub(super) fn data(wanted: &Wanted, locks: u32, fields: &Fields, owners: bool) -> Attribution {
-    if wanted.rows == 0 {
-        return Attribution::default();
+    let mut data = Attribution::default();
+    // Readers of mount tables have names too, whether or not waits are charged.
+    if let Some(comm) = fields.offset(Field::TaskComm) {
+        data.task_comm = comm;
+        data.owners = u32::from(owners);
+        if let Some((path, steps)) = cgroup_path(wanted.controller.as_deref(), fields) {
+            data.cgroup_path = path;
+            data.cgroup_steps = steps;
+        }
     }
-    let mut data = Attribution {
-        rows_mask: wanted.rows.max(GROUP).next_power_of_two() - 1,
-        group: GROUP,
-        reserved: RESERVED * locks,
-        slow_ns: wanted.slow_ns,
-        seed: RandomState::new().build_hasher().finish(),
-        ..Attribution::default()
-    };
+    if wanted.rows == 0 {
+        return data;
+    }
+    data.rows_mask = wanted.rows.max(GROUP).next_power_of_two() - 1;
+    data.group = GROUP;
+    data.reserved = RESERVED * locks;
+    data.slow_ns = wanted.slow_ns;
+    data.seed = RandomState::new().build_hasher().finish();
     if wanted.slow_waits != 0 {
         data.slow_mask = wanted.slow_waits.max(2).next_power_of_two() - 1;
-    }
-    let Some(comm) = fields.offset(Field::TaskComm) else { return data };
-    data.task_comm = comm;
-    data.owners = u32::from(owners);
-    if let Some((path, steps)) = cgroup_path(wanted.controller.as_deref(), fields) {
-        data.cgroup_path = path;
-        data.cgroup_steps = steps;
     }
     data
 }

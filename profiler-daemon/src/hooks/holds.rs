@@ -53,12 +53,7 @@ fn not_found(error: &ProgramError) -> bool {
 
 /// Where a lock says who holds it; else which field is missing, and why.
 pub(super) fn owner_fields(fields: &Fields) -> Result<OwnerFields, String> {
-    let offset = |field| {
-        fields.offset(field).ok_or_else(|| match fields.unknown(field) {
-            Some((name, why)) => format!("the place of {name} is not known: {why}"),
-            None => "a field is not known".to_owned(),
-        })
-    };
+    let offset = |field| fields.require(field);
     Ok(OwnerFields {
         rwsem_count: offset(Field::RwsemCount)?,
         rwsem_owner: offset(Field::RwsemOwner)?,

@@ -12,23 +12,45 @@ pub mod attribution;
 pub mod backend;
 mod claims;
 mod contention;
+mod functions;
 mod holds;
 #[cfg(feature = "kernel-log")]
 mod kernel_log;
+mod mount_tables;
+mod mountinfo;
 pub mod object;
 mod perf_event;
 pub mod programs;
 pub mod samples;
 mod slow_path;
+mod superblocks;
 mod syscalls;
 mod watch_list;
 
 pub use self::abilities::Abilities;
 pub use self::claims::Claims;
 pub use self::holds::CONTENDED_RELEASE;
+pub use self::mount_tables::{TASK_ITER, TaskIter};
+pub use self::mountinfo::{OPEN as MOUNTINFO_OPEN, READ as MOUNTINFO_READ};
 pub use self::programs::{LoadError, Programs, Sizes};
 pub use self::samples::KERNEL_SAMPLES;
+pub use self::superblocks::SUPERBLOCKS;
 pub use self::watch_list::{Series, WatchList};
+
+/// What hooks are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Lock waits, and how long locks are held.
+    Waits,
+    /// Mount calls.
+    Calls,
+    /// The load that mount tables are: who reads them, how many mounts there are,
+    /// superblocks.
+    Mounts,
+    /// Samples of CPUs.
+    Samples,
+}
 
 /// What became of one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +82,20 @@ impl HookState {
     /// Label value: the backend, or `none`.
     pub fn backend_name(&self) -> &'static str {
         self.backend.unwrap_or("none")
+    }
+
+    /// What it is for.
+    pub fn family(&self) -> Family {
+        let mut mounts = [MOUNTINFO_OPEN, MOUNTINFO_READ, TASK_ITER].into_iter().chain(SUPERBLOCKS);
+        if self.call().is_some() {
+            Family::Calls
+        } else if mounts.any(|name| name == self.hook) {
+            Family::Mounts
+        } else if self.hook == KERNEL_SAMPLES {
+            Family::Samples
+        } else {
+            Family::Waits
+        }
     }
 
     /// Name of the mount call that it observes, if it observes one.

@@ -8,6 +8,7 @@ use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_common::layout::{Layout, OwnerFields, maps};
+use profiler_common::mounts::{FileFields, SuperblockFields};
 use profiler_common::samples::{NO_RANGE, RANGES};
 use profiler_common::slow::Attribution;
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
@@ -16,7 +17,8 @@ use super::attribution::{self, Wanted};
 use super::backend::WaitBackend;
 use super::samples::{self, SampledFunctions, Sampler, Sampling};
 use super::{
-    Abilities, Claims, HookState, WatchList, absent, contention, holds, slow_path, syscalls,
+    Abilities, Claims, HookState, TaskIter, WatchList, absent, contention, holds, mountinfo,
+    slow_path, superblocks, syscalls,
 };
 use crate::kernel::fields::{Field, Fields};
 
@@ -70,6 +72,7 @@ pub struct Programs {
     layout: Layout,
     attribution: Attribution,
     hooks: Vec<HookState>,
+    task_iter: Option<TaskIter>,
 }
 
 impl Programs {
@@ -96,7 +99,15 @@ impl Programs {
         let owners = owner_fields.clone().unwrap_or_default();
         let attribution =
             attribution::data(&sizes.attribution, layout.locks, fields, owner_fields.is_ok());
-        let data = Data { layout, owners, attribution };
+        let file_fields = mountinfo::file_fields(fields);
+        let superblock_fields = superblocks::superblock_fields(fields);
+        let data = Data {
+            layout,
+            owners,
+            attribution,
+            files: file_fields.clone().unwrap_or_default(),
+            superblocks: superblock_fields.clone().unwrap_or_default(),
+        };
         let mut ebpf = load(&abilities, watch, &data, sampling)?;
         let mut hooks = attach_waits(&mut ebpf, &abilities, watch, &owner_fields);
         if hooks.iter().all(|hook| hook.backend.is_none()) {
@@ -111,12 +122,17 @@ impl Programs {
         }
         let (links, mut states) =
             syscalls::attach(&mut ebpf, abilities.btf.as_ref(), abilities.backends);
-        drop(abilities);
         absent::mark(&mut states);
         hooks.extend(states);
         let (sampler, state) =
             sampling.map(|sampling| samples::attach(&mut ebpf, sampling)).unzip();
         hooks.extend(state);
+        let (btf, backends) = (abilities.btf.as_ref(), &abilities.backends);
+        hooks.extend(mountinfo::attach(&mut ebpf, btf, backends, file_fields.as_ref()));
+        hooks.extend(superblocks::attach(&mut ebpf, btf, backends, superblock_fields.as_ref()));
+        let (task_iter, state) = TaskIter::load(abilities.object()?, btf, fields);
+        hooks.push(state);
+        drop(abilities);
         Ok(Self {
             #[cfg(feature = "kernel-log")]
             _log: super::kernel_log::KernelLog::start(&mut ebpf),
@@ -126,6 +142,7 @@ impl Programs {
             layout,
             attribution,
             hooks,
+            task_iter,
         })
     }
 
@@ -137,6 +154,11 @@ impl Programs {
     /// The kernel's description of the map does not fit.
     pub fn claims(&self) -> Result<Option<Claims>, LoadError> {
         Claims::of(&self.ebpf)
+    }
+
+    /// What walks over all tasks, if the kernel allows it; once.
+    pub const fn take_task_iter(&mut self) -> Option<TaskIter> {
+        self.task_iter.take()
     }
 
     /// What became of each hook.
@@ -284,6 +306,8 @@ struct Data {
     layout: Layout,
     owners: OwnerFields,
     attribution: Attribution,
+    files: FileFields,
+    superblocks: SuperblockFields,
 }
 
 /// Creates the arrays; loads no program yet.
@@ -304,6 +328,8 @@ fn load(
         .override_global("LAYOUT", &data.layout, true)
         .override_global("OWNER_FIELDS", &data.owners, true)
         .override_global("ATTRIBUTION", &data.attribution, true)
+        .override_global("FILE_FIELDS", &data.files, true)
+        .override_global("SUPERBLOCK_FIELDS", &data.superblocks, true)
         .override_global("WATCH_TABLE", &watch.table.entries[..], true)
         .override_global("SERIES", &series[..], true)
         .override_global("CODE_RANGES", &code_ranges[..], true)

@@ -43,6 +43,28 @@ pub enum Field {
     CgroupDirectory,
     /// Id of a directory in kernfs.
     KernfsId,
+    /// The file that is read.
+    KiocbFile,
+    /// Where in the file it is read.
+    KiocbPosition,
+    /// The operations of an open file.
+    FileOperations,
+    /// Of a file that is made record by record, its `seq_file`.
+    FilePrivate,
+    /// Where such a file is written before it is handed out.
+    SeqBuffer,
+    /// Where what is left of that begins.
+    SeqFrom,
+    /// How much of that is left.
+    SeqCount,
+    /// The type of file system of a superblock.
+    SuperblockType,
+    /// The root of a superblock; null while it is being made.
+    SuperblockRoot,
+    /// Name of a type of file system.
+    TypeName,
+    /// The first thread of a task's process.
+    TaskLeader,
 }
 
 /// Controllers whose hierarchy may tell containers apart where there is no
@@ -113,7 +135,7 @@ const BLOCKERS: Option<&str> =
 const CGROUPS: Option<&str> = Some("waits are charged to task names without their cgroups");
 
 /// How many fields there are.
-const COUNT: usize = 16;
+const COUNT: usize = 27;
 
 /// The table.
 const TABLE: [Row; COUNT] = [
@@ -229,6 +251,80 @@ const TABLE: [Row; COUNT] = [
         places: &[Place { of: "kernfs_node", path: "id", holds: Holds::Integer(8) }],
         without: CGROUPS,
     },
+    Row {
+        field: Field::KiocbFile,
+        name: "kiocb.ki_filp",
+        places: &[Place { of: "kiocb", path: "ki_filp", holds: Holds::Pointer("file") }],
+        without: None,
+    },
+    Row {
+        field: Field::KiocbPosition,
+        name: "kiocb.ki_pos",
+        places: &[Place { of: "kiocb", path: "ki_pos", holds: Holds::Integer(8) }],
+        without: None,
+    },
+    Row {
+        field: Field::FileOperations,
+        name: "file.f_op",
+        places: &[Place { of: "file", path: "f_op", holds: Holds::Pointer("file_operations") }],
+        without: None,
+    },
+    Row {
+        field: Field::FilePrivate,
+        name: "file.private_data",
+        places: &[Place { of: "file", path: "private_data", holds: Holds::Pointer("") }],
+        without: None,
+    },
+    Row {
+        field: Field::SeqBuffer,
+        name: "seq_file.buf",
+        places: &[Place { of: "seq_file", path: "buf", holds: Holds::Pointer("") }],
+        without: None,
+    },
+    Row {
+        field: Field::SeqFrom,
+        name: "seq_file.from",
+        places: &[Place { of: "seq_file", path: "from", holds: Holds::Integer(8) }],
+        without: None,
+    },
+    Row {
+        field: Field::SeqCount,
+        name: "seq_file.count",
+        places: &[Place { of: "seq_file", path: "count", holds: Holds::Integer(8) }],
+        without: None,
+    },
+    Row {
+        field: Field::SuperblockType,
+        name: "super_block.s_type",
+        places: &[Place {
+            of: "super_block",
+            path: "s_type",
+            holds: Holds::Pointer("file_system_type"),
+        }],
+        without: None,
+    },
+    Row {
+        field: Field::SuperblockRoot,
+        name: "super_block.s_root",
+        places: &[Place { of: "super_block", path: "s_root", holds: Holds::Pointer("dentry") }],
+        without: None,
+    },
+    Row {
+        field: Field::TypeName,
+        name: "file_system_type.name",
+        places: &[Place { of: "file_system_type", path: "name", holds: Holds::Pointer("") }],
+        without: None,
+    },
+    Row {
+        field: Field::TaskLeader,
+        name: "task_struct.group_leader",
+        places: &[Place {
+            of: "task_struct",
+            path: "group_leader",
+            holds: Holds::Pointer("task_struct"),
+        }],
+        without: None,
+    },
 ];
 
 /// Where the running kernel has the fields of the table.
@@ -275,6 +371,18 @@ impl Fields {
     pub fn unknown(&self, field: Field) -> Option<(&'static str, &str)> {
         let row = TABLE.iter().position(|row| row.field == field)?;
         self.offsets[row].as_ref().err().map(|why| (TABLE[row].name, why.as_str()))
+    }
+
+    /// Offset of a field in bytes, or what to say when it is not known.
+    ///
+    /// # Errors
+    ///
+    /// The field and why its place is not known.
+    pub fn require(&self, field: Field) -> Result<u32, String> {
+        self.offset(field).ok_or_else(|| match self.unknown(field) {
+            Some((name, why)) => format!("the place of {name} is not known: {why}"),
+            None => "a field is not known".to_owned(),
+        })
     }
 
     /// The whole table.
@@ -366,11 +474,26 @@ mod tests {
         let css_set = builder
             .structure("css_set", &[("subsys", states, 0), ("dfl_cgrp", to_cgroup, 8 * 120)]);
         let to_css_set = builder.pointer(css_set);
+        let nothing = builder.pointer(byte);
+        let mut to = |of: &str, members: &[(&str, u32, u32)]| {
+            let structure = builder.structure(of, members);
+            builder.pointer(structure)
+        };
+        let to_operations = to("file_operations", &[("owner", nothing, 0)]);
+        let to_file = to("file", &[("f_op", to_operations, 320), ("private_data", nothing, 640)]);
+        to("kiocb", &[("ki_filp", to_file, 0), ("ki_pos", long, 64)]);
+        to("seq_file", &[("buf", nothing, 0), ("from", long, 128), ("count", long, 192)]);
+        let to_type = to("file_system_type", &[("name", nothing, 0)]);
+        let to_root = to("dentry", &[("d_flags", int, 0)]);
+        let last = to("super_block", &[("s_type", to_type, 320), ("s_root", to_root, 832)]);
+        // To the structure that comes after it.
+        let to_task = builder.pointer(last + 2);
         builder.structure(
             "task_struct",
             &[
                 ("pid", int, 8 * 2232),
                 ("tgid", int, 8 * 2236),
+                ("group_leader", to_task, 8 * 2288),
                 ("comm", name, 8 * 2736),
                 ("nsproxy", to_nsproxy, 8 * 2824),
                 ("cgroups", to_css_set, 8 * 2920),
@@ -415,6 +538,17 @@ mod tests {
             (Field::CssCgroup, 0),
             (Field::CgroupDirectory, 256),
             (Field::KernfsId, 96),
+            (Field::KiocbFile, 0),
+            (Field::KiocbPosition, 8),
+            (Field::FileOperations, 40),
+            (Field::FilePrivate, 80),
+            (Field::SeqBuffer, 0),
+            (Field::SeqFrom, 16),
+            (Field::SeqCount, 24),
+            (Field::SuperblockType, 40),
+            (Field::SuperblockRoot, 104),
+            (Field::TypeName, 0),
+            (Field::TaskLeader, 2288),
         ];
         for (field, offset) in offsets {
             assert_eq!(fields.offset(field), Some(offset), "{field:?}");

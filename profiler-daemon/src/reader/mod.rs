@@ -9,12 +9,14 @@ mod banks;
 mod inflight;
 mod mapping;
 mod misses;
+mod mountinfo;
+mod mounts;
 mod samples;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use profiler_common::layout::{
     CpuState, DROP_NAMES, ERRNO_SLOTS, ErrnoSlot, Layout, errno_of_key, maps,
@@ -22,12 +24,15 @@ use profiler_common::layout::{
 use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
 
 use self::attribution::Charges;
+use self::attribution::names::Names;
 use self::banks::Banks;
 use self::inflight::InFlight;
 use self::mapping::Mapping;
 use self::misses::Misses;
+use self::mounts::Mounts;
+pub use self::mounts::PartyOf;
 use self::samples::SampleBanks;
-use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, WatchList};
+use crate::hooks::{CONTENDED_RELEASE, LoadError, Programs, Series, TaskIter, WatchList};
 use crate::snapshot::{
     self, Dropped, Handoff, Hook, Host, LockHolds, LockWaits, OwnCost, Releases, Resolution,
     SCHEMA, Snapshot, SyscallCalls, SyscallErrors,
@@ -78,6 +83,7 @@ pub struct Reader {
     misses: Misses,
     charges: Option<Arc<Charges>>,
     arrays_bytes: u64,
+    mounts: Mounts,
     started: Instant,
 }
 
@@ -116,7 +122,8 @@ impl Reader {
             None
         };
         let locks: Vec<_> = watch.locks.iter().map(|lock| lock.name.clone()).collect();
-        let charges = Charges::new(programs, &locks, &watch.series, subject.cgroups.clone())?;
+        let names = Arc::new(Names::new(subject.cgroups.clone()));
+        let charges = Charges::new(programs, &locks, &watch.series, names.clone())?;
         Ok(Self {
             hooks,
             charges: charges.map(Arc::new),
@@ -160,6 +167,7 @@ impl Reader {
                 })
                 .transpose()?,
             misses: Misses::new(programs.program_fds()),
+            mounts: Mounts::new(programs, names.party_of())?,
             layout,
             subject,
             started: Instant::now(),
@@ -170,6 +178,11 @@ impl Reader {
     /// when attribution is off.
     pub fn charges(&self) -> Option<Arc<Charges>> {
         self.charges.clone()
+    }
+
+    /// Counts mounts from now on, every `interval`, in a thread of its own.
+    pub fn count_mount_tables(&mut self, iter: TaskIter, interval: Duration) {
+        self.mounts.count_tables(iter, interval);
     }
 
     /// Totals since the programs were attached.
@@ -204,10 +217,12 @@ impl Reader {
             syscalls: self.syscall_calls(),
             syscall_errors: self.syscall_errors(),
             samples: self.samples.as_ref().map(|samples| samples.read(&self.banks)),
+            mountinfo_readers: self.mounts.readers(),
+            mount_tables: self.mounts.tables(),
+            superblocks: self.mounts.superblocks(),
             dropped: self.dropped(),
             resolved: self.subject.resolved.clone(),
             hooks: self.hooks.clone(),
-            ..Snapshot::default()
         }
     }
 

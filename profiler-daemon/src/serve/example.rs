@@ -16,9 +16,9 @@ use crate::locks::{Method, Mode};
 use crate::snapshot::containers::{ContainerTime, ContainerTimes, NONE, OTHER};
 use crate::snapshot::{
     Basis, Blocker, Cgroup, Charge, Container, Dropped, Handoff, Histogram, Hook, Host, InFlight,
-    LockHolds, LockWaits, MOUNTINFO_READ, NumaNode, Party, Place, Releases, Resolution, Runtime,
-    SCHEMA, SampleCount, Samples, SlowWaits, Snapshot, SyscallCalls, SyscallErrors, Times, Waiter,
-    Who,
+    LockHolds, LockWaits, MOUNTINFO_READ, MountTable, MountTables, MountinfoReader, NumaNode,
+    Party, Place, Releases, Resolution, Runtime, SCHEMA, SampleCount, Samples, SlowWaits, Snapshot,
+    Superblocks, SyscallCalls, SyscallErrors, Times, Waiter, Who,
 };
 
 /// When the counters of the example were zero.
@@ -63,6 +63,15 @@ fn runc(id: &str) -> Party {
     let container = Container { manager: "docker".into(), id: id.into(), pod_uid: None, qos: None };
     let cgroup = Cgroup { id: 4321, path: path.into(), container: Some(container) };
     Party::Task(Who { task: "runc".into(), runtime: Runtime::Runc, cgroup: Some(cgroup) })
+}
+
+fn party(task: &str, runtime: Runtime) -> Party {
+    Party::Task(Who { task: task.into(), runtime, cgroup: None })
+}
+
+fn reader(file: &str, task: &str, runtime: Runtime, opens: u64, entries: u64) -> MountinfoReader {
+    let reads = Charge { count: 3 * opens, sum_ns: 250_000 * opens, max_ns: 900_000 };
+    MountinfoReader { file: file.into(), party: party(task, runtime), opens, entries, reads }
 }
 
 /// Two nodes, three locks, of which one was not found.
@@ -159,6 +168,26 @@ pub(super) fn snapshot() -> Snapshot {
                 })
                 .collect(),
         }),
+        mountinfo_readers: Some(vec![
+            reader("mountinfo", "runc:[2:INIT]", Runtime::Runc, 12, 2_800),
+            reader("mountinfo", "runc", Runtime::Runc, 1, 210),
+            reader("mounts", "node-exporter", Runtime::Other, 40, 9_000),
+        ]),
+        mount_tables: Some(MountTables {
+            namespaces: 42,
+            mounts: 3_100,
+            largest: vec![MountTable {
+                namespace: 4_026_531_840,
+                mounts: 620,
+                tasks: 180,
+                owner: party("systemd", Runtime::Systemd),
+            }],
+            age_ns: 3_000_000_000,
+        }),
+        superblocks: Some(vec![
+            Superblocks { filesystem: "overlay".into(), count: 4 },
+            Superblocks { filesystem: "tmpfs".into(), count: 17 },
+        ]),
         dropped: DROP_NAMES
             .iter()
             .map(|reason| Dropped {

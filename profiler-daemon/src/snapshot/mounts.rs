@@ -1,6 +1,8 @@
 //! The load that mount tables are: who reads them, how large they are, and how
 //! many superblocks are made.
 
+use std::collections::{BTreeMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::attribution::{Charge, subtract};
@@ -61,6 +63,7 @@ pub struct Superblocks {
 
 /// Readers of a window.
 pub(super) fn readers_since(now: &mut Vec<MountinfoReader>, earlier: &[MountinfoReader]) {
+    let earlier = &moved(now, earlier);
     subtract(
         now,
         earlier,
@@ -72,6 +75,29 @@ pub(super) fn readers_since(now: &mut Vec<MountinfoReader>, earlier: &[Mountinfo
         },
         |row| row.opens == 0 && row.reads.count == 0,
     );
+}
+
+/// `earlier` with the rows that `now` no longer has where these are since: under
+/// what is left of their party ([`Party::gone`]).
+fn moved(now: &[MountinfoReader], earlier: &[MountinfoReader]) -> Vec<MountinfoReader> {
+    let key = |row: &MountinfoReader| (row.file.clone(), row.party.clone());
+    let there: HashSet<_> = now.iter().map(key).collect();
+    let mut rows: BTreeMap<_, MountinfoReader> = BTreeMap::new();
+    for row in earlier {
+        let party = if there.contains(&key(row)) {
+            row.party.clone()
+        } else {
+            Party::gone(row.party.runtime())
+        };
+        let sum = rows.entry((row.file.clone(), party.clone())).or_insert_with(|| {
+            let (opens, entries, reads) = (0, 0, Charge::default());
+            MountinfoReader { party, opens, entries, reads, ..row.clone() }
+        });
+        sum.opens += row.opens;
+        sum.entries += row.entries;
+        sum.reads.add(row.reads);
+    }
+    rows.into_values().collect()
 }
 
 /// Superblocks of a window.

@@ -79,7 +79,7 @@ fn try_enter(call: u8, when: u8, argument: u64) -> Option<()> {
     let slot = arrays::CALLS.get_ptr_mut(position)?;
     // SAFETY: a live array element that belongs to the task's slot; the clock
     // is a helper without arguments.
-    unsafe { *slot = CallState { start_ns: bpf_ktime_get_ns(), from_namespace } };
+    unsafe { *slot = CallState { start_ns: bpf_ktime_get_ns(), before: from_namespace } };
     attribution::entered(position);
     Some(())
 }
@@ -99,7 +99,7 @@ fn try_exit(call: u8, when: u8, ret: i64) -> Option<()> {
     let state = arrays::cpu_state(cpu)?;
     // Filled in rather than returned: the compiler may move around what an empty
     // `Option` holds, and the verifier refuses to read what was never written.
-    let mut entered = CallState { start_ns: 0, from_namespace: 0 };
+    let mut entered = CallState { start_ns: 0, before: 0 };
     let found = inflight::exit_call(&Tasks, tid, |entered_call, position| {
         if entered_call != call {
             return None;
@@ -115,7 +115,7 @@ fn try_exit(call: u8, when: u8, ret: i64) -> Option<()> {
         }
         return None;
     }
-    if entered.from_namespace != 0 && (ret < 0 || mount_namespace()? == entered.from_namespace) {
+    if entered.before != 0 && (ret < 0 || mount_namespace()? == entered.before) {
         return None;
     }
     arrays::node(state);

@@ -164,15 +164,13 @@ fn backend(hook: &Value) -> String {
 }
 
 /// Which of the hooks attached that are what the backend `forced` is for: those
-/// of mount calls, or the others.
+/// of lock waits, or those of mount calls.
 fn attached(forced: &str, hooks: &[Value]) -> String {
-    let calls = forced.starts_with("calls=");
+    let (family, _) = forced.split_once('=').unwrap_or((forced, ""));
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for hook in hooks {
         let (name, backend) = (text(hook, "hook"), backend(hook));
-        // No choice of backend is about samples of CPUs.
-        let neither = name == "kernel_samples" || backend == ABSENT;
-        if name.starts_with("sys_") != calls || neither {
+        if text(hook, "family") != family || backend == ABSENT {
             continue;
         }
         if backend == NONE { &mut without } else { &mut with }.push(format!("`{name}`"));

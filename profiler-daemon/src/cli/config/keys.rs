@@ -1,6 +1,7 @@
 //! The keys of the configuration file, each declared once.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::field::{Field, Problems, alternatives};
 use crate::cli::Settings;
@@ -53,6 +54,8 @@ const SAMPLING_HZ: RangeInclusive<u32> = 0..=1000;
 /// Bounds of the containers with series of their own: each has two for every
 /// watched lock.
 const CONTAINERS: RangeInclusive<u32> = 0..=1000;
+/// A walk over the tasks of a large machine takes a good part of a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest name of a custom lock: it becomes a label value.
 const LONGEST_NAME: usize = 48;
@@ -227,6 +230,22 @@ pub(super) const KEYS: &[Key] = &[
         is_default: false,
         read: |settings, field| {
             settings.tasks_in_flight = Some(field.integer(&IN_FLIGHT)?);
+            Ok(())
+        },
+    },
+    Key {
+        table: "mounts",
+        name: "interval",
+        about: "How often mount namespaces and their mounts are counted, which takes a walk over \
+                all tasks; at least \"1s\", or \"0\" for never.",
+        value: "\"15s\"",
+        is_default: true,
+        read: |settings, field| {
+            let expected = "a string with a time of at least 1s such as \"15s\", or \"0\"";
+            settings.mounts_interval = field.parsed(expected, |text| match text {
+                "0" => Some(None),
+                text => parse_duration(text).ok().filter(|d| *d >= SHORTEST_INTERVAL).map(Some),
+            })?;
             Ok(())
         },
     },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{FieldReport, FunctionReport, HookReport, Refusal, Report};
-use crate::hooks::{CONTENDED_RELEASE, KERNEL_SAMPLES};
+use crate::hooks::{CONTENDED_RELEASE, Family};
 use crate::kernel::calls;
 use crate::snapshot::Place;
 
@@ -102,19 +102,15 @@ fn hooks(out: &mut String, hooks: &[HookReport]) {
     if !refusals.is_empty() {
         let _ = writeln!(out, "\nbackends that were refused:");
     }
-    let present = |call: bool| {
-        let waits = |h: &&HookReport| h.hook != KERNEL_SAMPLES;
-        hooks
-            .iter()
-            .filter(|h| !h.absent && h.hook.starts_with("sys_") == call)
-            .filter(waits)
-            .count()
+    let present = |family: Family| -> Vec<&str> {
+        let hooks = hooks.iter().filter(|hook| !hook.absent && hook.family == family);
+        hooks.map(|hook| hook.hook.as_str()).collect()
     };
     for (refusal, names) in refusals {
-        let calls = names.iter().filter(|name| name.starts_with("sys_")).count();
-        let names = if calls == names.len() && calls == present(true) && calls > 1 {
+        let all = |family| names.len() > 1 && names == present(family);
+        let names = if all(Family::Calls) {
             "all mount calls".to_owned()
-        } else if calls == 0 && names.len() == present(false) && names.len() > 1 {
+        } else if all(Family::Waits) {
             "all lock waits".to_owned()
         } else {
             names.join(", ")

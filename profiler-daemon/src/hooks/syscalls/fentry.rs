@@ -38,7 +38,8 @@ pub(super) fn attach(
 /// `ENOTSUPP` of the kernel, which C libraries do not know.
 const ENOTSUPP: i32 = 524;
 
-fn refusal(error: &ProgramError, function: &str) -> String {
+/// Why the kernel refuses a program on `function`.
+pub(in crate::hooks) fn refusal(error: &ProgramError, function: &str) -> String {
     let os_error = match error {
         ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) => return absent(function),
         ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),

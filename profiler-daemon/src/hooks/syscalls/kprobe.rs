@@ -28,13 +28,20 @@ pub(super) fn programs(call: &MountSyscall) -> [String; 2] {
     ["kprobe", "kretprobe"].map(|kind| format!("{kind}_{}", call.name))
 }
 
+/// Whether the kernel has kprobes; if not, what to say.
+pub(in crate::hooks) fn present() -> Result<(), String> {
+    if Path::new(EVENT_SOURCE).exists() {
+        Ok(())
+    } else {
+        Err("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned())
+    }
+}
+
 /// Attaches both ends of a call, the return first; see
 /// [`fentry::attach`](super::fentry::attach).
 pub(super) fn attach(ebpf: &mut Ebpf, call: &MountSyscall) -> Result<Ends, String> {
     let function = function(call)?;
-    if !Path::new(EVENT_SOURCE).exists() {
-        return Err("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned());
-    }
+    present()?;
     let refused = |error: ProgramError| refusal(&error, &function);
     let programs = programs(call);
     for program in &programs {
@@ -50,7 +57,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, call: &MountSyscall) -> Result<Ends, Strin
     Ok([end(&entry)?, exit])
 }
 
-fn refusal(error: &ProgramError, function: &str) -> String {
+/// Why the kernel refuses a program on `function`.
+pub(in crate::hooks) fn refusal(error: &ProgramError, function: &str) -> String {
     match error {
         ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::NotFound => {
             absent(function)

@@ -4,8 +4,8 @@
 //! refusal, takes nothing else down. Both ends of a call have the same backend:
 //! they differ in which calls they see.
 
-mod fentry;
-mod kprobe;
+pub(super) mod fentry;
+pub(super) mod kprobe;
 mod perf;
 mod tracepoint;
 
@@ -92,7 +92,7 @@ fn function(call: &MountSyscall) -> Result<String, String> {
 
 /// What to say when the kernel has nothing of this name: an older kernel, or one
 /// built without the call.
-fn absent(function: &str) -> String {
+pub(super) fn absent(function: &str) -> String {
     format!("this kernel has no {function}")
 }
 

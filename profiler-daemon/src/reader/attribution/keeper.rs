@@ -106,18 +106,17 @@ impl Work {
         let newcomers = claimed - self.claimed;
         if newcomers > NEWCOMERS as u64 {
             charges.look_up_cgroups();
-        } else if let Some(cgroups) = &charges.cgroups {
+        } else {
             for number in self.claimed..claimed {
                 let at = usize::try_from(number).unwrap_or(0) % NEWCOMERS;
                 // SAFETY: a field of a mapped element, and `at` is in range.
                 let id = unsafe { load((&raw const (*state).newcomers).cast::<u64>().add(at)) };
-                if id != 0 {
-                    // Who cannot be looked up yet is so in the next round.
-                    cgroups.look_up(id);
-                }
+                // Who cannot be looked up yet is so in the next round.
+                charges.names.look_up(id);
             }
         }
         self.claimed = claimed;
+        charges.names.look_up_wanted();
         let recently = self.functions_at.is_some_and(|at| at.elapsed() < FUNCTIONS);
         if slow != self.slow && !recently {
             self.slow = slow;
@@ -139,10 +138,7 @@ impl Work {
             return;
         }
         let mut alive: HashMap<u64, bool> = HashMap::new();
-        let mut is_alive = |id| {
-            let ask = || charges.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_alive(id));
-            *alive.entry(id).or_insert_with(ask)
-        };
+        let mut is_alive = |id| *alive.entry(id).or_insert_with(|| charges.names.is_alive(id));
         let (mut gone, mut idle) = (Vec::new(), Vec::new());
         for row in &rows {
             if row.key == RETIRED || row.who.cgroup != 0 && !is_alive(row.who.cgroup) {
@@ -157,9 +153,7 @@ impl Work {
         let freed = free(charges, &gone);
         let cgroups: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
         for (id, _) in alive.into_iter().filter(|(id, alive)| !alive && !cgroups.contains(id)) {
-            if let Some(known) = &charges.cgroups {
-                known.forget(id);
-            }
+            charges.names.forget(id);
         }
         tracing::debug!(taken = rows.len(), of = all, freed, "freed rows of charges");
     }
@@ -169,14 +163,14 @@ impl Charges {
     /// Looks up every name that a snapshot would show.
     pub fn look_up_names(&self) {
         self.look_up_cgroups();
+        self.names.look_up_wanted();
         self.look_up_functions();
     }
 
     fn look_up_cgroups(&self) {
-        let Some(cgroups) = &self.cgroups else { return };
         let ids: HashSet<u64> = self.described().map(|row| row.who.cgroup).collect();
-        for id in ids.into_iter().filter(|id| *id != 0) {
-            cgroups.look_up(id);
+        for id in ids {
+            self.names.look_up(id);
         }
     }
 

@@ -5,6 +5,7 @@
 //! full. What it frees goes on counting, as [`Party::Evicted`].
 
 pub mod keeper;
+pub mod names;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +16,14 @@ use profiler_common::layout::{CpuState, maps};
 use profiler_common::slow::{self, AttributionState};
 use profiler_common::syscalls::MOUNT_SYSCALLS;
 
+use self::names::Names;
 use super::ReaderError;
 use super::mapping::{Mapping, SharedWord, load};
 use crate::hooks::{Claims, Programs, Series};
 use crate::kernel::stacks::StackNames;
 use crate::snapshot::{
-    Basis, Blocker, Cgroup, Charge, MOUNTINFO_READ, Name, Party, Runtime, SlowWait, SlowWaits,
-    Waiter,
+    Basis, Blocker, Charge, MOUNTINFO_READ, Name, Party, Runtime, SlowWait, SlowWaits, Waiter,
 };
-use crate::who::{self, Cgroups};
 
 /// What the reader and the keeper share.
 pub struct Charges {
@@ -38,8 +38,7 @@ pub struct Charges {
     locks: Vec<String>,
     series: Vec<Series>,
     threshold_ns: u64,
-    /// `None` where there is no hierarchy of cgroups.
-    cgroups: Option<Arc<Cgroups>>,
+    names: Arc<Names>,
     stacks: StackNames,
     evicted: Mutex<Evicted>,
     /// Where rows are claimed, in kernels without a compare-exchange.
@@ -76,7 +75,7 @@ impl Charges {
         programs: &Programs,
         locks: &[String],
         series: &[Series],
-        cgroups: Option<Arc<Cgroups>>,
+        names: Arc<Names>,
     ) -> Result<Option<Self>, ReaderError> {
         let attribution = programs.attribution();
         if attribution.rows() == 0 {
@@ -112,7 +111,7 @@ impl Charges {
             locks: locks.to_vec(),
             series: series.to_vec(),
             threshold_ns: attribution.slow_ns,
-            cgroups,
+            names,
             stacks: StackNames::default(),
             evicted: Mutex::default(),
             claims: programs.claims()?.map(Mutex::new),
@@ -313,16 +312,11 @@ impl Charges {
     }
 
     fn named(&self, identity: &Identity) -> Party {
-        let bytes: Vec<u8> = identity.comm.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        if identity.cgroup == 0 {
-            return Party::Task(who::who(&bytes, None));
+        let mut comm = [0; 16];
+        for (bytes, word) in comm.chunks_exact_mut(8).zip(identity.comm) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
         }
-        let cgroup = self
-            .cgroups
-            .as_ref()
-            .and_then(|cgroups| cgroups.get(identity.cgroup))
-            .unwrap_or_else(|| Cgroup { id: identity.cgroup, ..Cgroup::default() });
-        Party::Task(who::who(&bytes, Some(&cgroup)))
+        self.names.party(&comm, identity.cgroup)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The declarations, in the order of the exposition.
 
+use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use super::Value::{Number, Text};
 use super::{Figure, Kind, Label, Metric, Row, Scrape, Unit, seconds};
 use super::{attribution, containers};
 use crate::locks::Mode;
-use crate::snapshot::{InFlight, LockHolds, LockWaits, Releases};
+use crate::snapshot::{Charge, InFlight, LockHolds, LockWaits, MountinfoReader, Releases};
 
 pub(super) const LOCK: Label = Label {
     name: "lock",
@@ -76,13 +77,28 @@ const HOOK: Label = Label {
 const BACKEND: Label = Label {
     name: "backend",
     about: "How it is observed",
-    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`; `cycles` and \
-            `cpu-clock` for samples), `none`",
+    bound: "the kernel's ways to attach (`tp_btf`, `raw_tp`, `fentry`, `kprobe`, `tracepoint`, `iter`; `cycles` \
+            and `cpu-clock` for samples), `none`",
 };
 const REASON: Label = Label {
     name: "reason",
     about: "Why the event was not booked, or not as it should be",
     bound: "the reasons in the table below",
+};
+const FILE: Label = Label {
+    name: "file",
+    about: "Which file of `/proc/<pid>`",
+    bound: "`mountinfo`, `mounts`, `mountstats`",
+};
+const RUNTIME: Label = Label {
+    name: "runtime",
+    about: "Container runtime of the tasks",
+    bound: "the 13 runtimes that are told apart, and `other`",
+};
+const FSTYPE: Label = Label {
+    name: "fstype",
+    about: "Type of the file system, for instance `tmpfs`",
+    bound: "64 types, and `other`",
 };
 const VERSION: Label = Label { name: "version", about: "Version of lockprof", bound: "one" };
 const ARCH: Label =
@@ -116,13 +132,13 @@ pub const REASONS: &[(&str, &str)] = &[
     ),
     (
         "syscall_inflight_full",
-        "A mount call found no place in the table of tasks in flight (`limits.tasks_in_flight`), so it was not \
-         measured.",
+        "A mount call, or a read of a mount table, found no place in the table of tasks in flight \
+         (`limits.tasks_in_flight`), so it was not measured.",
     ),
     (
         "unmatched_syscall",
-        "A mount call returned whose entry was not seen, or a task entered one whose previous call was not seen \
-         to return. Calls that began before lockprof was attached count here, so a start on a busy machine \
+        "A mount call returned whose entry was not seen, or a task entered one, or read a mount table, whose \
+         previous call or read was not seen to return. Calls that began before lockprof was attached count here, so a start on a busy machine \
          shows a few.",
     ),
     (
@@ -392,6 +408,93 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "lockprof_mountinfo_opens_total",
+        help: "Times that tasks opened a file that shows a mount table.",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[FILE, RUNTIME],
+        note: "Where fentry or kprobes can be used (see `lockprof_hook_attached`), as the other \
+               `lockprof_mountinfo_*`. A pair of file and runtime appears when it is first seen. lockprof's own \
+               opens do not count, of which there is one of each file, when it starts; it reads none.",
+        rows: |s| reader_rows(s, |r| Figure::Count(r.opens)),
+    },
+    Metric {
+        name: "lockprof_mountinfo_reads_total",
+        help: "Reads of a mount table.",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[FILE, RUNTIME],
+        note: "System calls: the kernel hands out some 4 KiB at a time, and walks on under a read lock of \
+               `namespace_sem` in each.",
+        rows: |s| reader_rows(s, |r| Figure::Count(r.reads.count)),
+    },
+    Metric {
+        name: "lockprof_mountinfo_entries_total",
+        help: "Mounts that were written out to readers of mount tables.",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[FILE, RUNTIME],
+        note: "Divided by the opens, it is the size of the mount tables that are read. Exact, but for reads at an \
+               offset that the file is not at; where a mount takes more than 4 KiB of text, an estimate from the \
+               first 8 KiB of each read.",
+        rows: |s| reader_rows(s, |r| Figure::Count(r.entries)),
+    },
+    Metric {
+        name: "lockprof_mountinfo_read_seconds_total",
+        help: "Time that reads of mount tables took, with their waits for locks.",
+        kind: Kind::Counter,
+        unit: Some(Unit::Seconds),
+        labels: &[FILE, RUNTIME],
+        note: "",
+        rows: |s| reader_rows(s, |r| Figure::Number(seconds(r.reads.sum_ns))),
+    },
+    Metric {
+        name: "lockprof_mount_namespaces",
+        help: "Mount namespaces that tasks are in.",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        note: "Counted every `mounts.interval` by a walk over all tasks, as the other two \
+               `lockprof_mount_namespace_*`. A namespace that only a bind mount or an open file keeps has no task \
+               and does not count.",
+        rows: |s| count(s.snapshot.mount_tables.as_ref().map(|t| t.namespaces)),
+    },
+    Metric {
+        name: "lockprof_mount_namespace_mounts",
+        help: "Mounts in all mount namespaces together.",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        note: "",
+        rows: |s| count(s.snapshot.mount_tables.as_ref().map(|t| t.mounts)),
+    },
+    Metric {
+        name: "lockprof_mount_namespace_mounts_max",
+        help: "Mounts in the mount namespace that has the most.",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        note: "`lockprof stat --json` and `/api/v1/snapshot` have the largest namespaces with their owners.",
+        rows: |s| {
+            let tables = s.snapshot.mount_tables.as_ref();
+            count(tables.and_then(|t| t.largest.first()).map(|t| t.mounts))
+        },
+    },
+    Metric {
+        name: "lockprof_superblocks_created_total",
+        help: "Superblocks that were made.",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[FSTYPE],
+        note: "Each takes part in the list of shrinkers: see the lock `shrinker_rwsem`. Mounts of a file system \
+               that has a superblock already make none. Where fentry or kprobes can be used. A type appears when it \
+               is first seen.",
+        rows: |s| {
+            let rows = s.snapshot.superblocks.iter().flatten();
+            Box::new(rows.map(|r| Row::new([Text(r.filesystem.as_str())], Figure::Count(r.count))))
+        },
+    },
+    Metric {
         name: "lockprof_lock_resolved",
         help: "Whether the address of the lock is known on this kernel (1) or not (0).",
         kind: Kind::Gauge,
@@ -550,6 +653,27 @@ fn syscall_lock_rows<'a>(scrape: &'a Scrape<'a>) -> Boxed<'a> {
             Row::new([Text(name), Text(lock)], Figure::Number(seconds(ns)))
         })
     }))
+}
+
+/// One row for each file and runtime that was seen.
+fn reader_rows<'a>(
+    scrape: &'a Scrape<'a>,
+    figure: fn(&MountinfoReader) -> Figure<'static>,
+) -> Boxed<'a> {
+    let mut sums: BTreeMap<(&str, &str), MountinfoReader> = BTreeMap::new();
+    for row in scrape.snapshot.mountinfo_readers.iter().flatten() {
+        let sum = sums.entry((&row.file, row.party.runtime().as_str())).or_insert_with(|| {
+            let (opens, entries, reads) = (0, 0, Charge::default());
+            MountinfoReader { opens, entries, reads, ..row.clone() }
+        });
+        sum.opens += row.opens;
+        sum.entries += row.entries;
+        sum.reads.add(row.reads);
+    }
+    Box::new(
+        sums.into_iter()
+            .map(move |((file, runtime), sum)| Row::new([Text(file), Text(runtime)], figure(&sum))),
+    )
 }
 
 /// What the snapshot says, then every known reason that it lacks, at zero.

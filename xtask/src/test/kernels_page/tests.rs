@@ -2,6 +2,10 @@ use serde_json::json;
 
 use super::*;
 
+fn family(hook: &str) -> &str {
+    if hook.starts_with("sys_") { "calls" } else { "waits" }
+}
+
 /// A kernel with `sys_mount` by `backend` and `mnt_id_lock` called `symbol`;
 /// kernel text tells `by_text` of that one.
 fn doctor(symbol: &str, by_text: Value, backend: &str) -> Kernel {
@@ -19,7 +23,7 @@ fn doctor(symbol: &str, by_text: Value, backend: &str) -> Kernel {
         let gone = lock("gone", Value::Null, Value::Null, Value::Null);
         json!([first, second, gone, absent])
     };
-    let hook = |name: &str, backend: &str, absent: bool| json!({"hook": name, "backend": backend, "absent": absent});
+    let hook = |name: &str, backend: &str, absent: bool| json!({"hook": name, "backend": backend, "absent": absent, "family": family(name)});
     let usual = json!({
         "kernel": "6.1.0-50-amd64",
         "locks": locks(symbol.into(), "kallsyms"),
@@ -106,7 +110,7 @@ fn a_forced_backend_shows_what_it_attaches_of_what_the_kernel_has() {
         "| `waits=fentry` | 5.10, 6.1, 6.12, 7.0 | - |\n",
         "| `calls=kprobe` | 5.10, 6.1 | - |\n| `calls=kprobe` | 6.12, 7.0 | all |\n",
     ]);
-    let hook = |name: &str, backend: &str| json!({"hook": name, "backend": backend});
+    let hook = |name: &str, backend: &str| json!({"hook": name, "backend": backend, "family": family(name)});
     let [a, b, c] = ["a", "b", "c"].map(|name| hook(name, "kprobe"));
     let [d, call] = ["d", "sys_mount"].map(|name| hook(name, "none"));
     assert_eq!(attached("waits=kprobe", &[a.clone(), d.clone()]), "only `a`");
