@@ -1,4 +1,5 @@
 //! Mounts of tests, in mount namespaces that go with the threads that make them.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::ffi::CString;
 use std::io;
