@@ -34,10 +34,13 @@ fn mount_all() {
         for _ in 1..TMPFS {
             mounts::mount("none", folder.path(), "tmpfs", 0);
         }
-        for _ in 0..SYSFS {
-            mounts::mount("none", folder.path(), "sysfs", 0);
-        }
         mounts::mount("none", folder.path(), "tmpfs", libc::MS_REMOUNT | libc::MS_NOSUID);
+        for index in 0..SYSFS {
+            // The kernel refuses it where it is mounted already.
+            let target = folder.path().join(index.to_string());
+            std::fs::create_dir(&target).expect("a tmpfs takes folders");
+            mounts::mount("none", &target, "sysfs", 0);
+        }
     })
     .join()
     .expect("it mounts");
