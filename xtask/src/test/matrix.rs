@@ -30,6 +30,8 @@ const FILES: &[File] = &[
     File { name: "without_btf", threads: &[Threads::Single] },
     File { name: "holds", threads: &[Threads::Single] },
     File { name: "cgroups", threads: &[Threads::Single] },
+    File { name: "attribution", threads: &[Threads::Single] },
+    File { name: "hostile", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "stat", threads: &[Threads::Multi] },
 ];
