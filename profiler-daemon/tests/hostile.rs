@@ -139,7 +139,7 @@ fn stat_shows_hostile_names_harmless_in_every_form() {
     let hostile = Hostile::start(TEST);
     let stat = |arguments: &[&str]| {
         let mut stat = Command::new(LOCKPROF);
-        stat.args(["stat", "--duration", "4s"]).args(arguments);
+        stat.args(["stat", "--duration", "3s"]).args(arguments);
         let output = stat.output().expect("stat can be run");
         let said = harmless(&output.stderr, "standard error").to_owned();
         assert!(output.status.success(), "{}: {said}", output.status);
@@ -150,16 +150,15 @@ fn stat_shows_hostile_names_harmless_in_every_form() {
     let text = harmless(&json, "stat --json");
     assert_eq!(text.matches('\n').count(), 1, "one document in one line");
     let snapshot: Snapshot = serde_json::from_str(text).expect("stat prints JSON");
-    assert!(!names_in(&snapshot).is_empty(), "{text}");
     let known = names_in(&snapshot);
     assert!(known.len() > NAMES.len() / 2, "only {known:?}");
     assert!(hostile.cgroup.is_none() || has_cgroup(&snapshot), "{text}");
 
-    for by in ["waiter", "blocker", "stack"] {
+    for by in ["waiter", "blocker"] {
         let table = stat(&["--by", by]);
         let text = harmless(&table, &format!("stat --by {by}"));
         let shown = NAMES.iter().filter(|(_, name)| text.contains(name)).count();
-        assert!(shown > 0 || by == "stack", "stat --by {by}: {text}");
+        assert!(shown > 0, "stat --by {by}: {text}");
     }
     harmless(&stat(&[]), "stat");
 }
@@ -171,7 +170,7 @@ fn the_daemon_shows_hostile_names_harmless() {
     let _alone = alone();
     let daemon = Daemon::start();
     let hostile = Hostile::start(TEST);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         let body = daemon.get("/api/v1/snapshot");
         let text = harmless(&body, "/api/v1/snapshot");
@@ -180,7 +179,7 @@ fn the_daemon_shows_hostile_names_harmless() {
         if known.len() == NAMES.len() && (hostile.cgroup.is_none() || has_cgroup(&snapshot)) {
             break;
         }
-        assert!(Instant::now() < deadline, "only {known:?} in 60 s: {text}");
+        assert!(Instant::now() < deadline, "only {known:?}: {text}");
         std::thread::sleep(Duration::from_millis(500));
     }
     let body = daemon.get("/metrics");

@@ -12,12 +12,15 @@ use lockprof::hooks::attribution::Wanted;
 use lockprof::snapshot::{Party, Runtime, Snapshot};
 
 use super::cgroups::Folder;
-use super::tasks::{StopOnDrop, Task, enter};
+use super::tasks::{Ready, StopOnDrop, Task, enter};
 use super::{NAMESPACE_SEM, alone, common, described, mounts, path, session, settled, watch_until};
 use crate::needs_bpf;
 
 /// The cgroups that containers are started from.
 const CGROUPS: [&str; 2] = ["lockprof-a", "lockprof-b"];
+
+/// Mounts in the tree that is copied.
+const TREE: usize = 500;
 
 /// Container starts at most from each.
 const STARTS: usize = 200;
@@ -53,13 +56,19 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
                 scope.spawn(move || bundle.start_containers(stop))
             })
             .collect();
-        let _mounters: Vec<_> = folders
+        // Each cgroup has somebody who holds the lock for long, and somebody who
+        // comes for it often.
+        let _others: Vec<_> = folders
             .iter()
-            .map(|folder| {
-                let pause = Duration::from_millis(2);
-                Task::start(c"mounter", Some(&folder.add("mounters").1), |ready| {
-                    mounts::keep_mounting(ready, pause)
-                })
+            .flat_map(|folder| {
+                let others = folder.add("others").1;
+                let pause = Duration::from_millis(1);
+                let bind = |ready: &Ready| mounts::keep_binding(ready, TREE);
+                let mount = |ready: &Ready| mounts::keep_mounting(ready, pause);
+                [
+                    Task::start(c"binder", Some(&others), bind),
+                    Task::start(c"mounter", Some(&others), mount),
+                ]
             })
             .collect();
         let _stop = StopOnDrop(&stop);
@@ -95,7 +104,7 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
         if who.task.as_str().starts_with("runc") {
             assert_eq!(who.runtime, Runtime::Runc, "{party:?}");
         }
-        if who.task.as_str() == "mounter" {
+        if matches!(who.task.as_str(), "mounter" | "binder") {
             assert_eq!(who.runtime, Runtime::Other, "{party:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +52,7 @@ impl Task {
         // above, and leaves by `_exit`.
         let pid = match unsafe { libc::fork() } {
             0 => {
+                keep_only(theirs.0.as_fd());
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     set_parent_process_death_signal(Some(Signal::KILL))?;
                     if let Some(cgroup) = cgroup {
@@ -98,6 +99,19 @@ impl Drop for Task {
             // It may have ended, but is not yet awaited.
             let _ = kill_process(pid, Signal::KILL);
             await_end(pid);
+        }
+    }
+}
+
+/// Closes all that a forked process has open but the first three and `fd`: the
+/// ends of pipes above all, whose readers wait until everybody has closed them.
+fn keep_only(fd: BorrowedFd<'_>) {
+    let fd = u32::try_from(fd.as_raw_fd()).expect("an open file");
+    for (first, last) in [(3, fd - 1), (fd + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: takes numbers. This process uses none of these files: it
+            // leaves by `_exit`, which drops nothing.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }
 }
