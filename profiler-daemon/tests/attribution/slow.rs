@@ -126,11 +126,12 @@ fn is_plausible(wait: &SlowWait, window: &Snapshot) {
     if wait.lock != NAMESPACE_SEM {
         return;
     }
-    // Where it waited, and the call that it is in. Of one that ends, which
-    // leaves its namespace, there is no call.
+    // Where it waited, and the call that it is in. Of one that got the lock without
+    // queueing the program runs after the slow path, whose frame is gone.
     let slow_path = match wait.mode {
         Mode::Read => "rwsem_down_read_slowpath",
-        _ => "rwsem_down_write_slowpath",
+        Mode::Write => "rwsem_down_write_slowpath",
+        _ => "",
     };
     let has = |name: &str| frames.iter().any(|frame| frame.starts_with(name));
     assert!(has(slow_path), "{wait:?}");
