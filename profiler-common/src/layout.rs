@@ -491,7 +491,7 @@ mod tests {
                 // The series of the default locks: eight locks, three of
                 // them shared (the shrinker lock is a rwsem to 6.6).
                 let layout = Layout::new(cpus, nodes, 8, 11, Layout::default_tasks(cpus));
-                let fixed = [maps::READERS, maps::SUPERBLOCKS, maps::ATTRIBUTED];
+                let fixed = [maps::READERS, maps::SUPERBLOCKS, maps::ATTRIBUTED, maps::ERRNOS];
                 let off = Attribution::default();
                 let fixed: u64 = layout
                     .arrays(&off)

@@ -134,7 +134,7 @@ impl Readers {
         self.leaving = leaving;
         for (index, _) in over {
             if let Some(row) = self.row(index, party_of).row {
-                let party = Party::gone(row.party.runtime());
+                let party = Party::Evicted { runtime: row.party.runtime() };
                 self.gone.push(MountinfoReader { party, ..row });
             }
             // The key is the first word, and the last that is cleared.

@@ -1,6 +1,6 @@
 //! Who waited, who made them wait, and the slowest waits one by one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,9 @@ impl Charge {
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         let sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
-        let max_ns =
-            if self.max_ns > earlier.max_ns { self.max_ns } else { self.max_ns.min(sum_ns) };
+        // No wait is longer than all together: not even of a party that was evicted
+        // and came back with a longer one.
+        let max_ns = self.max_ns.min(sum_ns);
         Self { count: self.count.saturating_sub(earlier.count), sum_ns, max_ns }
     }
 }
@@ -188,64 +189,124 @@ pub(super) fn subtract<R, K: Eq + Hash>(
 
 /// Waiters of a window.
 pub(super) fn waiters_since(now: &mut Vec<Waiter>, earlier: &[Waiter]) {
-    take_from_evicted(
-        now,
-        earlier,
-        |row| (row.lock.clone(), row.mode, row.call.clone()),
-        |row| (&row.party, &mut row.waits),
-    );
-    let key = |row: &Waiter| (row.lock.clone(), row.mode, row.call.clone(), row.party.key());
-    let since = |row: &mut Waiter, then: &Waiter| row.waits = row.waits.since(then.waits);
-    subtract(now, earlier, key, since, |row| row.waits.count == 0);
+    charges_since(now, earlier);
 }
 
 /// Blockers of a window.
 pub(super) fn blockers_since(now: &mut Vec<Blocker>, earlier: &[Blocker]) {
-    take_from_evicted(
-        now,
-        earlier,
-        |row| (row.lock.clone(), row.basis, row.call.clone()),
-        |row| (&row.party, &mut row.waits),
-    );
-    let key = |row: &Blocker| (row.lock.clone(), row.basis, row.call.clone(), row.party.key());
-    let since = |row: &mut Blocker, then: &Blocker| row.waits = row.waits.since(then.waits);
-    subtract(now, earlier, key, since, |row| row.waits.count == 0);
+    charges_since(now, earlier);
 }
 
-/// What a row of `earlier` had that `now` does not list any more is among the
-/// evicted, and is no more of the window than what a listed row had.
-fn take_from_evicted<R: Clone, K: Eq + Hash>(
-    now: &mut [R],
-    earlier: &[R],
-    matter: impl Fn(&R) -> K,
-    parts: impl for<'a> Fn(&'a mut R) -> (&'a Party, &'a mut Charge),
-) {
-    let party = |row: &R| {
-        let mut row = row.clone();
-        let (party, charge) = parts(&mut row);
-        (party.clone(), *charge)
+/// A row that charges a party with waits in some matter.
+trait Charged {
+    type Matter: Eq + Hash + Clone;
+    fn matter(&self) -> Self::Matter;
+    fn party(&self) -> &Party;
+    fn waits(&self) -> Charge;
+    fn waits_mut(&mut self) -> &mut Charge;
+}
+
+impl Charged for Waiter {
+    type Matter = (String, Option<Mode>, Option<String>);
+    fn matter(&self) -> Self::Matter {
+        (self.lock.clone(), self.mode, self.call.clone())
+    }
+    fn party(&self) -> &Party {
+        &self.party
+    }
+    fn waits(&self) -> Charge {
+        self.waits
+    }
+    fn waits_mut(&mut self) -> &mut Charge {
+        &mut self.waits
+    }
+}
+
+impl Charged for Blocker {
+    type Matter = (String, Basis, Option<String>);
+    fn matter(&self) -> Self::Matter {
+        (self.lock.clone(), self.basis, self.call.clone())
+    }
+    fn party(&self) -> &Party {
+        &self.party
+    }
+    fn waits(&self) -> Charge {
+        self.waits
+    }
+    fn waits_mut(&mut self) -> &mut Charge {
+        &mut self.waits
+    }
+}
+
+/// What a party's charge came to among the evicted meanwhile, less what it lost
+/// by that.
+#[derive(Default)]
+struct Moved {
+    count: i128,
+    sum_ns: i128,
+    max_ns: u64,
+}
+
+impl Moved {
+    /// A row that had `then` and has `now`.
+    fn add(&mut self, now: Charge, then: Charge) {
+        self.count += i128::from(now.count) - i128::from(then.count);
+        self.sum_ns += i128::from(now.sum_ns) - i128::from(then.sum_ns);
+        self.max_ns = self.max_ns.max(now.max_ns);
+    }
+
+    /// Takes it into the window of the evicted.
+    fn apply(&self, evicted: &mut Charge) {
+        let plus = |figure: u64, moved: i128| {
+            u64::try_from((i128::from(figure) + moved).max(0)).unwrap_or(u64::MAX)
+        };
+        evicted.count = plus(evicted.count, self.count);
+        evicted.sum_ns = plus(evicted.sum_ns, self.sum_ns);
+        evicted.max_ns = evicted.max_ns.max(self.max_ns).min(evicted.sum_ns);
+    }
+}
+
+/// Subtracts `earlier` from `now`, so that the rows of a window add up whatever
+/// was evicted in it.
+///
+/// A row that has less than it had was evicted: what it had is among the evicted
+/// now, and is not of the window. If its party has come back since, what that has
+/// now cannot be told from what it had then, and stays with the evicted too.
+fn charges_since<R: Charged>(now: &mut Vec<R>, earlier: &[R]) {
+    let mut earlier: HashMap<_, &R> =
+        earlier.iter().map(|row| ((row.matter(), row.party().key()), row)).collect();
+    let mut moved: HashMap<(R::Matter, PartyKey), Moved> = HashMap::new();
+    let mut move_to_evicted = |then: &R, now: Charge| {
+        let evicted = PartyKey::Evicted(then.party().runtime());
+        moved.entry((then.matter(), evicted)).or_default().add(now, then.waits());
     };
-    let listed: HashSet<_> = now.iter().map(|row| (matter(row), party(row).0.key())).collect();
-    let mut gone: HashMap<(K, PartyKey), Charge> = HashMap::new();
-    for row in earlier {
-        let (party, charge) = party(row);
-        if !listed.contains(&(matter(row), party.key())) {
-            let evicted = PartyKey::Evicted(party.runtime());
-            gone.entry((matter(row), evicted)).or_default().add(charge);
+    for row in now.iter_mut() {
+        let Some(then) = earlier.remove(&(row.matter(), row.party().key())) else { continue };
+        let (charge, had) = (row.waits(), then.waits());
+        let has_less = charge.count < had.count || charge.sum_ns < had.sum_ns;
+        // Waits of the same number never take longer later on.
+        if has_less || charge.count == had.count && charge.sum_ns != had.sum_ns {
+            move_to_evicted(then, charge);
+            *row.waits_mut() = Charge::default();
+        } else {
+            *row.waits_mut() = charge.since(had);
         }
+    }
+    for gone in earlier.into_values() {
+        move_to_evicted(gone, Charge::default());
     }
     for row in now.iter_mut() {
-        let matter = matter(row);
-        let (party, charge) = parts(row);
-        if let Some(gone) = gone.get(&(matter, party.key())) {
-            charge.count = charge.count.saturating_sub(gone.count);
-            charge.sum_ns = charge.sum_ns.saturating_sub(gone.sum_ns);
+        if let Some(moved) = moved.get(&(row.matter(), row.party().key())) {
+            moved.apply(row.waits_mut());
         }
     }
+    now.retain(|row| row.waits().count != 0);
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::snapshot::{Cgroup, Runtime, Who};
 
@@ -280,5 +341,72 @@ mod tests {
         waiters_since(&mut now, &earlier);
         let counts: Vec<_> = now.iter().map(|row| (row.party.task(), row.waits.count)).collect();
         assert_eq!(counts, [("crun", 3), ("evicted", 1)], "one more before it was evicted");
+    }
+
+    #[test]
+    fn one_that_was_evicted_and_came_back_does_not_count_twice() {
+        let earlier = [waiter(task("runc", "/a"), 5)];
+        let evicted = Party::Evicted { runtime: Runtime::Runc };
+        let mut now = vec![waiter(task("runc", "/a"), 2), waiter(evicted, 5)];
+        waiters_since(&mut now, &earlier);
+        let counts: Vec<_> = now.iter().map(|row| (row.party.task(), row.waits.count)).collect();
+        assert_eq!(counts, [("evicted", 2)]);
+    }
+
+    proptest! {
+        /// Waits of three parties, whose rows are evicted now and then, and of
+        /// which some come back.
+        #[test]
+        fn every_window_adds_up_whatever_is_evicted(
+            steps in proptest::collection::vec((0..6usize, 0..3usize, 1..1000u64), 0..60),
+        ) {
+            let parties = [task("runc", "/a"), task("crun", "/a"), task("sh", "/a")];
+            let parties = parties.map(|mut party| {
+                if let Party::Task(who) = &mut party && who.task.as_str() == "sh" {
+                    who.runtime = Runtime::Other;
+                    who.cgroup = None;
+                }
+                party
+            });
+            let mut rows = [Charge::default(); 3];
+            let mut evicted = HashMap::<Runtime, Charge>::new();
+            let mut total = Charge::default();
+            let mut looks: Vec<(Charge, Vec<Waiter>)> = Vec::new();
+            for (step, who, ns) in steps {
+                match step {
+                    0..=2 => {
+                        let wait = Charge { count: 1, sum_ns: ns, max_ns: ns };
+                        rows[who].add(wait);
+                        total.add(wait);
+                    }
+                    3 => {
+                        let gone = std::mem::take(&mut rows[who]);
+                        evicted.entry(parties[who].runtime()).or_default().add(gone);
+                    }
+                    _ => {
+                        let listed = parties.iter().cloned().zip(rows);
+                        let gone = evicted.iter().map(|(runtime, charge)| {
+                            (Party::Evicted { runtime: *runtime }, *charge)
+                        });
+                        let all = listed.chain(gone).filter(|(_, charge)| charge.count != 0);
+                        let look = all.map(|(party, waits)| Waiter { waits, ..waiter(party, 0) });
+                        looks.push((total, look.collect()));
+                    }
+                }
+            }
+            for (at, (then, earlier)) in looks.iter().enumerate() {
+                for (now, look) in &looks[at..] {
+                    let mut window = look.clone();
+                    waiters_since(&mut window, earlier);
+                    let sums = window.iter().fold((0, 0), |sums, row| {
+                        (sums.0 + row.waits.count, sums.1 + row.waits.sum_ns)
+                    });
+                    prop_assert_eq!(sums, (now.count - then.count, now.sum_ns - then.sum_ns));
+                    for row in &window {
+                        prop_assert!(row.waits.max_ns <= row.waits.sum_ns);
+                    }
+                }
+            }
+        }
     }
 }

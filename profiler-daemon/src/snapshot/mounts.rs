@@ -78,16 +78,16 @@ pub(super) fn readers_since(now: &mut Vec<MountinfoReader>, earlier: &[Mountinfo
 }
 
 /// `earlier` with the rows that `now` no longer has where these are since: under
-/// what is left of their party ([`Party::gone`]).
+/// what is left of their party ([`Party::Evicted`]).
 fn moved(now: &[MountinfoReader], earlier: &[MountinfoReader]) -> Vec<MountinfoReader> {
-    let key = |row: &MountinfoReader| (row.file.clone(), row.party.clone());
+    let key = |row: &MountinfoReader| (row.file.clone(), row.party.key());
     let there: HashSet<_> = now.iter().map(key).collect();
     let mut rows: BTreeMap<_, MountinfoReader> = BTreeMap::new();
     for row in earlier {
         let party = if there.contains(&key(row)) {
             row.party.clone()
         } else {
-            Party::gone(row.party.runtime())
+            Party::Evicted { runtime: row.party.runtime() }
         };
         let sum = rows.entry((row.file.clone(), party.clone())).or_insert_with(|| {
             let (opens, entries, reads) = (0, 0, Charge::default());

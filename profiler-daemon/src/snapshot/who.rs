@@ -101,15 +101,6 @@ pub enum Party {
 }
 
 impl Party {
-    /// Tasks of one runtime that the table of parties no longer keeps apart: what
-    /// they did stays, who they were does not.
-    pub fn gone(runtime: Runtime) -> Self {
-        match runtime {
-            Runtime::Other => Self::Other,
-            runtime => Self::Task(Who { task: runtime.as_str().into(), runtime, cgroup: None }),
-        }
-    }
-
     /// Who it is, if it is anybody in particular.
     pub const fn who(&self) -> Option<&Who> {
         match self {

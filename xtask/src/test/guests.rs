@@ -33,9 +33,9 @@ const SKIPS: &str = "/run/lockprof-skips";
 /// Tells tests that software emulates their machine.
 const EMULATED: &str = "LOCKPROF_TEST_EMULATED";
 
-/// Programs that tests call and of which busybox has too little; from the host,
-/// where it has them.
-const PROGRAMS: [&str; 1] = ["setpriv"];
+/// Programs that tests call and that busybox does not have, or has too little of;
+/// from the host, where it has them.
+const PROGRAMS: [&str; 2] = ["setpriv", "runc"];
 
 /// How the steps begin that are no tests.
 const DOCTOR: [&str; 3] = ["lockprof", "doctor", "--json"];

@@ -33,6 +33,8 @@ const FILES: &[File] = &[
     File { name: "mountinfo", threads: &[Threads::Single] },
     File { name: "superblocks", threads: &[Threads::Single] },
     File { name: "mount_tables", threads: &[Threads::Single] },
+    File { name: "attribution", threads: &[Threads::Single] },
+    File { name: "hostile", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
     File { name: "samples", threads: &[Threads::Single] },
     File { name: "path_walks", threads: &[Threads::Multi] },
