@@ -43,6 +43,12 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
     let place = tempfile::tempdir().expect("a temporary folder");
     make_bundle(place.path());
 
+    // Some runc do not get along with some kernels; with nothing attached, that is
+    // not for this test to tell.
+    if let Err(why) = Bundle::of(place.path(), &folders[0], "trial", "trial").start("trial") {
+        return common::skip(TEST, &format!("runc starts no container here: {}", why.trim()));
+    }
+
     let session = session(Wanted::default());
     let before = settled(&session);
     let stop = AtomicBool::new(false);
@@ -51,7 +57,7 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
             .iter()
             .zip(CGROUPS)
             .map(|(folder, name)| {
-                let bundle = Bundle::of(place.path(), folder, name);
+                let bundle = Bundle::of(place.path(), folder, "starter", name);
                 let stop = &stop;
                 scope.spawn(move || bundle.start_containers(stop))
             })
@@ -73,6 +79,7 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
             .collect();
         let _stop = StopOnDrop(&stop);
         watch_until(&session, &before, "both cgroups, their runc and a container", |window| {
+            assert!(starters.iter().all(|starter| !starter.is_finished()), "a starter gave up");
             CGROUPS.iter().all(|cgroup| is_named(window, cgroup)) && a_container_waited(window)
         });
         stop.store(true, Ordering::Relaxed);
@@ -147,9 +154,10 @@ struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    fn of(place: &'a Path, folder: &Folder, name: &'static str) -> Self {
-        let number = CGROUPS.iter().position(|known| *known == name).expect("one of them");
-        Self { place, starter: folder.add("starter").1, number, name }
+    /// For starts by processes in `cgroup`, below `folder`.
+    fn of(place: &'a Path, folder: &Folder, cgroup: &str, name: &'static str) -> Self {
+        let number = CGROUPS.iter().position(|known| *known == name).unwrap_or(CGROUPS.len());
+        Self { place, starter: folder.add(cgroup).1, number, name }
     }
 
     /// Starts containers one after the other until `stop`: their ids.
@@ -157,22 +165,28 @@ impl<'a> Bundle<'a> {
         let mut ids = Vec::new();
         while !stop.load(Ordering::Relaxed) && ids.len() < STARTS {
             // As docker and containerd call them.
-            let id =
-                format!("{:032x}{:032x}", self.number, std::process::id() as usize + ids.len());
-            let mut runc = self.runc();
-            runc.arg("run").arg("--bundle").arg(self.place).arg(&id);
-            let starter = self.starter.clone();
-            // SAFETY: writes to a file, by a path that was made before the fork.
-            unsafe { runc.pre_exec(move || enter(&starter)) };
-            let output = runc.output().expect("runc can be run");
-            if !output.status.success() {
-                let _ = self.runc().args(["delete", "--force", &id]).output();
-                let said = String::from_utf8_lossy(&output.stderr);
-                panic!("{}: runc run: {} {said}", self.name, output.status);
-            }
+            let number = std::process::id() as usize + ids.len();
+            let id = format!("{:032x}{number:032x}", self.number);
+            self.start(&id).unwrap_or_else(|why| panic!("{}: {why}", self.name));
             ids.push(id);
         }
         ids
+    }
+
+    /// Starts a container and waits until it has ended, or says why that failed.
+    fn start(&self, id: &str) -> Result<(), String> {
+        let mut runc = self.runc();
+        runc.arg("run").arg("--bundle").arg(self.place).arg(id);
+        let starter = self.starter.clone();
+        // SAFETY: writes to a file, by a path that was made before the fork.
+        unsafe { runc.pre_exec(move || enter(&starter)) };
+        let output = runc.output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            // It has nothing to do when nothing is left.
+            let _ = self.runc().args(["delete", "--force", id]).output();
+            return Err(String::from_utf8_lossy(&output.stderr).replace('\n', "; "));
+        }
+        Ok(())
     }
 
     fn runc(&self) -> Command {
