@@ -3,7 +3,7 @@
 //!
 //! Cgroups come and go, and rows are few. When most are taken, those that have
 //! stood still the longest are freed: what they counted stays under the runtime
-//! that they are of ([`Party::gone`]).
+//! that they are of ([`Party::Evicted`]).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
