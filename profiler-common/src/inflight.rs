@@ -153,6 +153,12 @@ impl Key {
         if series == 0 { None } else { Some((series - 1) as u8) }
     }
 
+    /// The bits about the series.
+    #[inline(always)]
+    const fn wait_bits(self) -> u64 {
+        self.0 & WAIT
+    }
+
     /// NUMA node where the wait began.
     #[inline(always)]
     pub const fn node(self) -> u32 {
@@ -349,6 +355,15 @@ pub fn begin_wait<T: Claim>(
     found.slot.key.store_release(found.key.with_wait(series, node).0);
     found.slot.wait_start_ns.store_release(start_ns);
     (outcome, found.position())
+}
+
+/// Whether thread `tid` is in a wait of `series`.
+#[inline(always)]
+pub fn waits<T: Table>(table: &T, tid: u32, series: u8) -> bool {
+    match find(table, tid) {
+        Some(found) => found.key.wait_bits() == Key(0).with_wait(series, 0).wait_bits(),
+        None => false,
+    }
 }
 
 /// A wait that ended.

@@ -151,10 +151,14 @@ fn try_begin(lock: &WatchEntry, contention_flags: u32) -> Option<()> {
         return begin_sleeping(lock, series, may_continue, lock.optimistic_series());
     }
     let state = arrays::cpu_state(arrays::cpu())?;
+    // Before the clock, so that what it takes is not part of the wait.
+    let blocker = if attribution::enabled() {
+        attribution::blocker(state, bpf_get_current_pid_tgid() as u32, lock)
+    } else {
+        0
+    };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let tid = bpf_get_current_pid_tgid() as u32;
-    let blocker = if attribution::enabled() { attribution::blocker(state, tid, lock) } else { 0 };
     if !state.spins.push(series, blocker, now) {
         count_drop(state, Drop::SpinStackFull);
     }
@@ -171,6 +175,14 @@ fn begin_sleeping(
 ) -> Option<()> {
     let state = arrays::cpu_state(arrays::cpu())?;
     let tid = bpf_get_current_pid_tgid() as u32;
+    // Before the clock, so that what it takes is not part of the wait; and once for
+    // a wait that goes on.
+    let blocker =
+        if attribution::enabled() && !(may_continue && inflight::waits(&Tasks, tid, series)) {
+            attribution::blocker(state, tid, lock)
+        } else {
+            0
+        };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let node = arrays::node(state);
@@ -186,7 +198,7 @@ fn begin_sleeping(
         Begin::Started => {}
     }
     if attribution::enabled() {
-        attribution::keep(position, attribution::blocker(state, tid, lock));
+        attribution::keep(position, blocker);
     }
     Some(())
 }

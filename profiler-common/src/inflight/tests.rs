@@ -102,6 +102,7 @@ mod alone {
     fn the_first_start_of_a_wait_for_a_mutex_stands() {
         let table = Lines::new(8);
         assert_eq!(begin_wait(&table, 10, 3, 1, 100, true), Begin::Started);
+        assert!(waits(&table, 10, 3) && !waits(&table, 10, 4) && !waits(&table, 11, 3));
         assert_eq!(begin_wait(&table, 10, 3, 1, 200, true), Begin::Continued);
         let wait = Wait { series: 3, node: 1, start_ns: 100, call: InCall::NONE, blocker: 0 };
         assert_eq!(end_wait(&table, 10), Some(wait));
