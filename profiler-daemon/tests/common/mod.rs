@@ -13,6 +13,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use lockprof::cli::Settings;
 use lockprof::commands::session::Session;
 use lockprof::hooks::LoadError;
+use lockprof::hooks::attribution::Wanted;
 use lockprof::hooks::backend::{Backends, WaitBackend};
 use lockprof::snapshot::{Charge, Snapshot};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -127,8 +128,17 @@ pub(crate) fn settle(session: &Session) {
 /// A session that sees waits by `backend` alone, or a skip with the reason why
 /// there is none.
 pub(crate) fn session_by(test: &str, backend: WaitBackend) -> Option<Session> {
+    session_with(test, backend, Wanted::default())
+}
+
+/// The same with this much attribution.
+pub(crate) fn session_with(
+    test: &str,
+    backend: WaitBackend,
+    attribution: Wanted,
+) -> Option<Session> {
     let backends = Backends { waits: Some(backend), calls: None };
-    match Session::start(&Settings { backends, ..Settings::default() }) {
+    match Session::start(&Settings { backends, attribution, ..Settings::default() }) {
         Ok(session) => Some(session),
         Err(why) => {
             let load = why.downcast_ref::<LoadError>();
