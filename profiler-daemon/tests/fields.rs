@@ -13,7 +13,7 @@ use lockprof::hooks::object;
 use lockprof::kernel::btf::{Btf, VMLINUX};
 use lockprof::kernel::fields::{Field, Fields};
 use lockprof::kernel::kallsyms::Kallsyms;
-use lockprof::kernel::text::{BpfText, TextSource as _};
+use lockprof::kernel::text::{BpfText, TextError, TextSource as _};
 
 /// The fields of the running kernel; `None`, and `test` skipped, without BTF.
 fn fields(test: &str) -> Option<Fields> {
@@ -121,5 +121,16 @@ fn the_first_task_has_at_these_offsets_what_it_should() {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("it is readable");
         let shown = u32::try_from(table.lines().count()).expect("few");
         assert!(shown <= mounts && mounts <= shown + 2, "{shown} shown, {mounts} in the namespace");
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_is_unreadable() {
+    needs_bpf!("memory_that_is_not_there_is_unreadable");
+    for object in [object::bytes(), object::older_bytes()] {
+        let memory = BpfText::load(object).expect("kernel memory can be read");
+        // Below the lowest address of kernel memory, and mapped in no process.
+        let error = memory.read(0x10, 8).expect_err("nothing is there");
+        assert!(matches!(error, TextError::Unreadable { address: 0x10, .. }), "{error:?}");
     }
 }

@@ -3,19 +3,19 @@
 //! Never attached: user space runs it with `BPF_PROG_TEST_RUN` and an address
 //! as its argument, then takes the bytes from `TEXT`.
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
 use profiler_common::layout::TEXT_WINDOW;
 
 use crate::arrays::TEXT;
 
 /// Argument 0: the address. Returns 0, or the negative errno of the read.
-#[raw_tracepoint]
-fn read_text(ctx: RawTracePointContext) -> i32 {
+///
+/// Declared by hand: the attribute for raw tracepoints makes the result 0 always.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/read_text")]
+fn read_text(arguments: *const u64) -> i32 {
     // SAFETY: user space passes one argument; the kernel zeroes the others.
-    let address = unsafe { *ctx.as_ptr().cast::<u64>() };
+    let address = unsafe { *arguments };
     let Some(window) = TEXT.get_ptr_mut(0) else {
         return -1;
     };
