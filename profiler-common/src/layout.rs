@@ -358,8 +358,9 @@ pub struct Layout {
     /// Series of holds of all watched locks together; 0 where holds are not
     /// observed.
     pub holds: u32,
-    #[doc(hidden)]
-    pub pad: [u32; 1],
+    /// Whether waits are charged to those who wait and those who block: here, so
+    /// that where they are not, no other line of read-only data is touched.
+    pub attribution: u32,
 }
 
 const _: () = assert!(size_of::<Layout>() == CACHE_LINE);
@@ -399,7 +400,7 @@ impl Layout {
             task_nsproxy: 0,
             nsproxy_mnt_ns: 0,
             holds: 0,
-            pad: [0; 1],
+            attribution: 0,
         }
     }
 

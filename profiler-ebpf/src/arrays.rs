@@ -66,7 +66,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     task_nsproxy: 0,
     nsproxy_mnt_ns: 0,
     holds: 0,
-    pad: [0; 1],
+    attribution: 0,
 };
 #[unsafe(no_mangle)]
 static WATCH_TABLE: [WatchEntry; TABLE_LEN] =

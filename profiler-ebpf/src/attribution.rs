@@ -18,7 +18,7 @@ use profiler_common::slow::SlowWait;
 use profiler_common::slow::{Attribution, AttributionState, NEWCOMERS};
 use profiler_common::watch::WatchEntry;
 
-use crate::arrays::{self, Tasks, count_drop};
+use crate::arrays::{self, Tasks, count_drop, layout};
 use crate::atomic::{self, SharedWord};
 use crate::owner;
 use crate::waits::Ended;
@@ -109,7 +109,7 @@ impl Rows for Charges {
 /// Whether waits are charged to anybody.
 #[inline(always)]
 pub(crate) fn enabled() -> bool {
-    attribution!(rows_mask) != 0
+    layout!(attribution) != 0
 }
 
 /// Number of the row to charge a wait for `lock` of thread `tid` that begins now,

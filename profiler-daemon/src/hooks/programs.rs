@@ -99,6 +99,7 @@ impl Programs {
         let owners = owner_fields.clone().unwrap_or_default();
         let attribution =
             attribution::data(&sizes.attribution, layout.locks, fields, owner_fields.is_ok());
+        layout.attribution = u32::from(attribution.rows() != 0);
         let file_fields = mountinfo::file_fields(fields);
         let superblock_fields = superblocks::superblock_fields(fields);
         let data = Data {
