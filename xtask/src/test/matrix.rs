@@ -18,6 +18,10 @@ pub(super) struct File {
     threads: &'static [Threads],
 }
 
+/// MiB that a machine has at least: the programs of all these files are unpacked
+/// into memory, of which a file system there takes half at most.
+const MEMORY: u32 = 4096;
+
 /// All of them, in the order in which they are run.
 const FILES: &[File] = &[
     File { name: "inflight", threads: &[Threads::Single] },
@@ -117,7 +121,7 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
                 machine: Machine {
                     nodes: row.nodes,
                     cpus: row.cpus,
-                    memory: Machine::usual_memory(row.nodes),
+                    memory: Machine::usual_memory(row.nodes).max(MEMORY),
                 },
                 threads,
                 files: FILES.iter().filter(|file| file.threads.contains(&threads)).collect(),

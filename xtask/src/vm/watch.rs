@@ -53,6 +53,8 @@ const CONTAINS: &[(&str, bool)] = &[
     ("list_add corruption", false),
     ("list_del corruption", false),
     ("Unable to mount root", false),
+    // init/initramfs.c: files are cut short or missing, mostly for want of memory.
+    ("Initramfs unpacking failed", false),
 ];
 
 /// What is wrong according to this line, if anything.
