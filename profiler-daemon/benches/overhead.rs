@@ -256,7 +256,7 @@ fn throughput() -> String {
     let ratio = median(&with) / median(&without);
     format!(
         "## Storm throughput\n\n\
-         `lockprof storm --workers 8`, container starts per second, without and with the daemon.\n\n\
+         `lockprof storm --concurrency 8`, container starts per second, without and with the daemon.\n\n\
          | without | with | ratio of medians | round by round | goal | |\n\
          | --- | --- | --- | --- | --- | --- |\n| {} | {} | {ratio:.3} | {} | >= 0.99 | {} |\n\n",
         ranged(&without, 0),

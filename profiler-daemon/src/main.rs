@@ -8,9 +8,8 @@ use std::thread::available_parallelism;
 
 use anyhow::Context;
 use lockprof::cli::Settings;
-use lockprof::cli::args::{
-    AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, StatArgs, StormArgs, TopArgs,
-};
+use lockprof::cli::args::{AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, StatArgs, TopArgs};
+use lockprof::cli::storm::StormArgs;
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
 use lockprof::commands::{self, logging};
 use lockprof::storm;
@@ -102,7 +101,7 @@ fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {
 fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
     let cpus = available_parallelism().context("failed to count the CPUs")?;
     let cpus = NonZeroU32::try_from(cpus).unwrap_or(NonZeroU32::MAX);
-    let pinned_to = args.place().cpus()?;
+    let pinned_to = args.pin.as_ref().map_or(Ok(None), storm::Place::cpus)?;
     let summary = storm::run(&args.options(cpus, pinned_to))?;
     let text = if args.json {
         let json = serde_json::to_string(&summary).context("failed to write JSON")?;

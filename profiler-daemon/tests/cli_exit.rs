@@ -15,7 +15,7 @@ fn stderr(output: &Output) -> String {
 fn wrong_arguments_exit_with_2() {
     for args in [
         &["frobnicate"][..],
-        &["storm", "--workers", "0"],
+        &["storm", "--concurrency", "0"],
         &["storm", "--duration", "10"],
         &["stat", "--duration", "1s", "--", "true"],
         &["daemon", "--listen", "localhost"],

@@ -87,8 +87,8 @@ fn work_pinned_to_a_node_waits_on_that_node_and_no_other() {
 /// What `stat` sees of a storm on one node, everything of its own kept there.
 fn pinned_storm(node: u32, cpus: &[u32]) -> Snapshot {
     let mut command = Command::new(LOCKPROF);
-    let id = node.to_string();
-    let workers = ["--workers", "8", "--duration", "2s", "--numa-node", &id];
+    let node = format!("node:{node}");
+    let workers = ["--concurrency", "8", "--duration", "2s", "--pin", &node];
     command.args(["stat", "--json", "--", LOCKPROF, "storm"]).args(workers);
     command.stderr(Stdio::inherit());
     let cpus = cpus.to_vec();

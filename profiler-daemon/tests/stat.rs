@@ -15,7 +15,17 @@ use lockprof::snapshot::Snapshot;
 fn ten_seconds_of_storm_show_waits_for_every_named_lock() {
     needs_bpf!("ten_seconds_of_storm_show_waits_for_every_named_lock");
     let output = Command::new(LOCKPROF)
-        .args(["stat", "--json", "--", LOCKPROF, "storm", "--workers", "8", "--duration", "10s"])
+        .args([
+            "stat",
+            "--json",
+            "--",
+            LOCKPROF,
+            "storm",
+            "--concurrency",
+            "8",
+            "--duration",
+            "10s",
+        ])
         .stderr(Stdio::inherit())
         .output()
         .expect("stat can be run");
@@ -84,7 +94,7 @@ fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
     needs_bpf!("every_breakdown_shows_a_total_or_says_why_there_is_none");
     for by in By::value_variants() {
         let name = by.to_possible_value().expect("none is hidden").get_name().to_owned();
-        let storm = ["--", LOCKPROF, "storm", "--workers", "8", "--duration", "500ms"];
+        let storm = ["--", LOCKPROF, "storm", "--concurrency", "8", "--duration", "500ms"];
         let output = Command::new(LOCKPROF)
             .args(["stat", "--by", &name])
             .args(storm)

@@ -134,7 +134,7 @@ fn a_storm_starts_containers_without_a_mount_error() {
     if !permitted("a_storm_starts_containers_without_a_mount_error") {
         return;
     }
-    let args = ["--workers", "4", "--readers", "1", "--duration", "1s", "--json"];
+    let args = ["--concurrency", "4", "--pollers", "1", "--duration", "1s", "--json"];
     let child = storm(&args).spawn().unwrap();
     let family = running_family(&child);
     let output = child.wait_with_output().unwrap();
@@ -172,7 +172,9 @@ fn every_process_of_a_pinned_storm_is_pinned() {
     }
     let own = allowed_cpus("self").expect("procfs is mounted");
     let cpu = own.split([',', '-']).next_back().expect("there is a CPU");
-    let args = ["--workers", "2", "--readers", "1", "--duration", "1h", "--json", "--cpus", cpu];
+    let pin = format!("cpus:{cpu}");
+    let args =
+        ["--concurrency", "2", "--pollers", "1", "--duration", "1h", "--json", "--pin", &pin];
     let child = storm(&args).spawn().unwrap();
     let family = running_family(&child);
     let mut pinned = 0;
@@ -193,8 +195,8 @@ fn every_process_of_a_pinned_storm_is_pinned() {
 #[test]
 fn cpus_and_nodes_that_are_not_there_are_named_with_those_that_are() {
     for (args, named) in [
-        (["--cpus", "0,65535"], "no CPU 65535; it has 0"),
-        (["--numa-node", "1023"], "no NUMA node 1023 with CPUs; it has "),
+        (["--pin", "cpus:0,65535"], "no CPU 65535; it has 0"),
+        (["--pin", "node:1023"], "no NUMA node 1023 with CPUs; it has "),
     ] {
         let output = storm(&args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -209,7 +211,7 @@ fn a_signal_ends_a_storm_with_the_summary_so_far() {
         return;
     }
     for by in [Signal::INT, Signal::TERM] {
-        let args = ["--workers", "2", "--readers", "1", "--duration", "1h", "--json"];
+        let args = ["--concurrency", "2", "--pollers", "1", "--duration", "1h", "--json"];
         let child = storm(&args).spawn().unwrap();
         let family = running_family(&child);
         sleep(Duration::from_millis(300));
@@ -229,7 +231,7 @@ fn nothing_is_left_after_the_storm_is_killed() {
     if !permitted("nothing_is_left_after_the_storm_is_killed") {
         return;
     }
-    let args = ["--workers", "4", "--readers", "2", "--duration", "1h"];
+    let args = ["--concurrency", "4", "--pollers", "2", "--duration", "1h"];
     let mut child = storm(&args).spawn().unwrap();
     sleep(Duration::from_millis(300));
     let family = running_family(&child);
@@ -246,7 +248,7 @@ fn nothing_is_left_when_the_storm_is_killed_while_it_starts() {
         return;
     }
     for delay in 0..20 {
-        let mut child = storm(&["--workers", "4", "--duration", "1h"]).spawn().unwrap();
+        let mut child = storm(&["--concurrency", "4", "--duration", "1h"]).spawn().unwrap();
         sleep(Duration::from_micros(delay * 500));
         let family = descendants(child.id());
         child.kill().unwrap();
@@ -264,7 +266,7 @@ fn a_shared_host_table_sees_none_of_the_mounts() {
     // A host under systemd shares all its mounts; this one may not, so make a
     // namespace that does and look at its table during and after a storm.
     let script = "grep -c shared: /proc/self/mountinfo >&2; \
-                  \"$1\" storm --workers 2 --duration 1s --json >/dev/null & \
+                  \"$1\" storm --concurrency 2 --duration 1s --json >/dev/null & \
                   sleep 0.5; cat /proc/self/mountinfo; wait $! || exit; cat /proc/self/mountinfo";
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "shared", "sh", "-c", script, "sh"])
@@ -299,7 +301,7 @@ fn in_user_namespace(test: &str, script: &str) -> Option<Output> {
 #[test]
 fn what_fails_later_on_is_counted_with_its_errno_and_exits_with_1() {
     let test = "what_fails_later_on_is_counted_with_its_errno_and_exits_with_1";
-    let script = "\"$1\" storm --workers 2 --readers 1 --duration 1s --json & \
+    let script = "\"$1\" storm --concurrency 2 --pollers 1 --duration 1s --json & \
                   sleep 0.5; echo 0 > /proc/sys/user/max_mnt_namespaces; wait $!";
     let Some(output) = in_user_namespace(test, script) else { return };
     let summary = summary(&output);
@@ -318,7 +320,7 @@ fn a_first_start_that_fails_ends_the_storm_with_the_reason() {
     let test = "a_first_start_that_fails_ends_the_storm_with_the_reason";
     // Room for the supervisor's namespace and no other.
     let script = "echo 1 > /proc/sys/user/max_mnt_namespaces; \
-                  \"$1\" storm --workers 2 --duration 1h";
+                  \"$1\" storm --concurrency 2 --duration 1h";
     let Some(output) = in_user_namespace(test, script) else { return };
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);

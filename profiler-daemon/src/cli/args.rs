@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +11,6 @@ use clap_complete::Shell;
 use super::backend::Choice;
 use super::duration::parse_duration;
 use super::settings::{LogFormat, LogLevel};
-use crate::kernel::topology::numbers_of_list;
-use crate::storm;
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -92,12 +89,12 @@ Examples:
     #[command(after_help = "\
 Examples:
   lockprof storm --duration 30s
-  lockprof stat -- lockprof storm --workers 8 --mounts-per-start 100
-  lockprof storm --numa-node 1
+  lockprof storm --layers 50 --idmap per-layer --concurrency 16
+  lockprof storm --pin node:1
 
 Needs root. All mounts are made in namespaces of the storm's own, and nothing is left behind,
 however it ends. The exit status is 1 if a mount failed.")]
-    Storm(StormArgs),
+    Storm(Box<super::storm::StormArgs>),
     /// Print completions for a shell
     #[command(after_help = "\
 Examples:
@@ -312,71 +309,6 @@ Examples:
     Default,
 }
 
-/// Arguments of `storm`.
-#[derive(Args, Debug)]
-pub struct StormArgs {
-    /// Processes that start containers one after the other [default: 2 per CPU]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
-    pub workers: Option<u32>,
-    /// How long to go on, for example 500ms, 10s or 1m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub duration: Duration,
-    /// mount(2) calls in each start
-    #[arg(long, value_name = "N", default_value_t = 40)]
-    #[arg(value_parser = value_parser!(u32).range(0..=100_000))]
-    pub mounts_per_start: u32,
-    /// Processes that read /proc/self/mountinfo over and over
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    #[arg(value_parser = value_parser!(u32).range(0..=4096))]
-    pub readers: u32,
-    /// Pin all processes of the storm to these CPUs, for example 0-3,8
-    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
-    pub cpus: Option<Cpus>,
-    /// Pin all processes of the storm to the CPUs of this NUMA node
-    #[arg(long, value_name = "N", conflicts_with = "cpus")]
-    pub numa_node: Option<u32>,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Numbers of CPUs, ascending and at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cpus(pub Vec<u32>);
-
-fn parse_cpus(text: &str) -> Result<Cpus, String> {
-    numbers_of_list(text)
-        .filter(|cpus| !cpus.is_empty())
-        .map(Cpus)
-        .ok_or_else(|| "not a list of CPUs; write it like 0-3,8".to_owned())
-}
-
-impl StormArgs {
-    /// Where the storm is to run.
-    pub fn place(&self) -> storm::Place {
-        match (&self.cpus, self.numa_node) {
-            (Some(Cpus(cpus)), _) => storm::Place::Cpus(cpus.clone()),
-            (None, Some(node)) => storm::Place::NumaNode(node),
-            (None, None) => storm::Place::Anywhere,
-        }
-    }
-
-    /// The storm to make: pinned to the CPUs `pinned_to`, or anywhere on a
-    /// machine with `cpus` CPUs.
-    pub fn options(&self, cpus: NonZeroU32, pinned_to: Option<Vec<u32>>) -> storm::Options {
-        let workers = self.workers.and_then(NonZeroU32::new);
-        let usable = pinned_to.as_ref().and_then(|pinned| u32::try_from(pinned.len()).ok());
-        let usable = usable.and_then(NonZeroU32::new).unwrap_or(cpus);
-        storm::Options {
-            workers: workers.unwrap_or_else(|| storm::Options::default_workers(usable)),
-            duration: self.duration,
-            mounts_per_start: self.mounts_per_start,
-            readers: self.readers,
-            cpus: pinned_to,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -430,41 +362,5 @@ mod tests {
     fn a_bad_duration_is_answered_with_examples() {
         let error = parse("lockprof storm --duration 10").unwrap_err().to_string();
         assert!(error.contains("for example 500ms, 10s or 1m"), "{error}");
-    }
-
-    #[test]
-    fn a_storm_has_two_workers_per_cpu_unless_told_otherwise() {
-        let cpus = NonZeroU32::new(3).unwrap();
-        let workers = |line| match parse(line) {
-            Ok(Command::Storm(storm)) => storm.options(cpus, None).workers.get(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(workers("lockprof storm"), 6);
-        assert_eq!(workers("lockprof storm --workers 8"), 8);
-        assert!(parse("lockprof storm --workers 0").is_err());
-    }
-
-    #[test]
-    fn a_pinned_storm_has_two_workers_for_each_cpu_that_it_is_pinned_to() {
-        let Ok(Command::Storm(storm)) = parse("lockprof storm --cpus 4,0-1") else {
-            panic!("it parses")
-        };
-        assert_eq!(storm.place(), storm::Place::Cpus(vec![0, 1, 4]));
-        let options = storm.options(NonZeroU32::new(64).unwrap(), Some(vec![0, 1, 4]));
-        assert_eq!((options.workers.get(), options.cpus), (6, Some(vec![0, 1, 4])));
-        let Ok(Command::Storm(storm)) = parse("lockprof storm --numa-node 1") else {
-            panic!("it parses")
-        };
-        assert_eq!(storm.place(), storm::Place::NumaNode(1));
-    }
-
-    #[test]
-    fn where_a_storm_runs_is_said_once_and_as_a_list() {
-        assert!(parse("lockprof storm --cpus 0 --numa-node 0").is_err());
-        for bad in ["", "a", "3-1", "0,", "-1", "0-99999999999"] {
-            let line = ["lockprof", "storm", &format!("--cpus={bad}")];
-            let error = Cli::try_parse_from(line).unwrap_err().to_string();
-            assert!(error.contains("like 0-3,8"), "{bad}: {error}");
-        }
     }
 }

@@ -58,7 +58,7 @@ mod tests {
             let mut script = Vec::new();
             completions(shell, &mut script).unwrap();
             let script = String::from_utf8(script).unwrap();
-            assert!(script.contains("mounts-per-start"), "{shell}");
+            assert!(script.contains("host-mounts"), "{shell}");
         }
     }
 

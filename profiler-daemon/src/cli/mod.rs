@@ -12,6 +12,7 @@
 pub mod args;
 pub mod config;
 pub mod generate;
+pub mod storm;
 
 mod backend;
 mod duration;

@@ -138,7 +138,7 @@ pub(super) fn remote_handoffs(window: &Snapshot) -> Option<Finding> {
              long as within a node, and all the while nobody has the lock.",
             "Keep what takes this lock on one node: pin the container runtime and its shims to the CPUs \
              of one node (CPUAffinity= or AllowedCPUs= of the service), and start fewer containers at \
-             once. Try it with `lockprof storm --numa-node 0` against `lockprof storm`."
+             once. Try it with `lockprof storm --pin node:0` against `lockprof storm`."
                 .to_owned(),
         ),
     ))

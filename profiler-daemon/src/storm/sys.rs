@@ -7,7 +7,7 @@ use rustix::process::Pid;
 
 /// Which side of a fork this is.
 #[derive(Debug)]
-pub(super) enum Forked {
+pub(in crate::storm) enum Forked {
     /// The new process.
     Child,
     /// The caller, with the new process.
@@ -16,7 +16,7 @@ pub(super) enum Forked {
 
 /// `fork(2)`. The storm's processes have one thread, so the child finds no
 /// lock held by a thread that it does not have.
-pub(super) fn fork() -> io::Result<Forked> {
+pub(in crate::storm) fn fork() -> io::Result<Forked> {
     // SAFETY: no arguments; with one thread the child may do all that the
     // parent may.
     forked(i64::from(unsafe { libc::fork() }))
@@ -26,7 +26,7 @@ pub(super) fn fork() -> io::Result<Forked> {
 ///
 /// `clone(2)` rather than `unshare(2)`, which would also put every later child
 /// of the caller into the PID namespace.
-pub(super) fn fork_into_namespaces() -> io::Result<Forked> {
+pub(in crate::storm) fn fork_into_namespaces() -> io::Result<Forked> {
     let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and with a null stack this is a fork: the child
     // goes on with a copy of the memory. On every architecture that lockprof
@@ -48,13 +48,13 @@ fn forked(result: i64) -> io::Result<Forked> {
 
 /// Ends a forked process at once: no destructors, no buffers of the parent
 /// written a second time.
-pub(super) fn exit(code: i32) -> ! {
+pub(in crate::storm) fn exit(code: i32) -> ! {
     // SAFETY: ends the process, whatever its state.
     unsafe { libc::_exit(code) }
 }
 
 /// Puts the calling process into a mount namespace of its own.
-pub(super) fn unshare_mounts() -> io::Result<()> {
+pub(in crate::storm) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: file descriptors stay as they are; only the process's view of
     // mounts changes.
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
@@ -62,7 +62,7 @@ pub(super) fn unshare_mounts() -> io::Result<()> {
 
 /// SIGINT, SIGTERM and SIGHUP as something to poll; they are blocked for as
 /// long as this lives.
-pub(super) struct Signals {
+pub(in crate::storm) struct Signals {
     fd: OwnedFd,
     before: libc::sigset_t,
 }
@@ -71,7 +71,7 @@ impl Signals {
     /// Blocks the signals in the calling thread. Children inherit that, so
     /// a Ctrl-C, which goes to the whole process group, leaves the ending of
     /// the storm to the caller.
-    pub(super) fn block() -> io::Result<Self> {
+    pub(in crate::storm) fn block() -> io::Result<Self> {
         // SAFETY: both sets are plain data that the calls below fill in.
         let (mut set, mut before) =
             unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed()) };
@@ -97,7 +97,7 @@ impl Signals {
     }
 
     /// Takes the signals that came; whether there was one.
-    pub(super) fn take(&self) -> io::Result<bool> {
+    pub(in crate::storm) fn take(&self) -> io::Result<bool> {
         const INFO: usize = size_of::<libc::signalfd_siginfo>();
         let mut any = false;
         loop {
@@ -130,7 +130,7 @@ fn restore(before: &libc::sigset_t) {
 }
 
 /// Anonymous zeroed memory that forked processes share.
-pub(super) struct SharedMemory<T> {
+pub(in crate::storm) struct SharedMemory<T> {
     at: std::ptr::NonNull<T>,
 }
 
@@ -140,10 +140,10 @@ pub(super) struct SharedMemory<T> {
 /// # Safety
 ///
 /// The type must consist of atomics alone, and have no destructor.
-pub(super) unsafe trait Shareable: Sync {}
+pub(in crate::storm) unsafe trait Shareable: Sync {}
 
 impl<T: Shareable> SharedMemory<T> {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::storm) fn new() -> io::Result<Self> {
         // SAFETY: a new mapping of its own, at an address that the kernel
         // picks.
         let at = unsafe {
@@ -188,7 +188,7 @@ const MASK_WORDS: usize = (MASK_CPUS / libc::c_ulong::BITS) as usize;
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 
 /// The CPUs that the calling thread may run on, ascending.
-pub(super) fn affinity() -> io::Result<Vec<u32>> {
+pub(in crate::storm) fn affinity() -> io::Result<Vec<u32>> {
     let mut mask = vec![0 as libc::c_ulong; MASK_WORDS];
     // The system call itself: libc's type ends at 1024 CPUs.
     // SAFETY: the kernel writes at most the length given into the mask.
@@ -206,7 +206,7 @@ pub(super) fn affinity() -> io::Result<Vec<u32>> {
 }
 
 /// Lets the calling thread run on `cpus` alone.
-pub(super) fn set_affinity(cpus: &[u32]) -> io::Result<()> {
+pub(in crate::storm) fn set_affinity(cpus: &[u32]) -> io::Result<()> {
     let mut mask = vec![0 as libc::c_ulong; MASK_WORDS];
     for cpu in cpus {
         let cpu = *cpu as usize;
@@ -223,7 +223,7 @@ pub(super) fn set_affinity(cpus: &[u32]) -> io::Result<()> {
 
 /// Writes all of a record at once; below `PIPE_BUF` the kernel does not mix it
 /// with another writer's.
-pub(super) fn write_record(pipe: &OwnedFd, record: &[u8]) {
+pub(in crate::storm) fn write_record(pipe: &OwnedFd, record: &[u8]) {
     debug_assert!(record.len() <= libc::PIPE_BUF);
     // A closed pipe means that the caller is gone; then this process is about
     // to be killed as well.

@@ -92,9 +92,9 @@ impl Op {
     }
 
     /// What a person can do about it, to go behind the error.
-    pub(super) const fn hint(self) -> &'static str {
+    pub(in crate::storm) const fn hint(self) -> &'static str {
         match self {
-            Self::Fork => ": allow more processes (ulimit -u, pids.max) or use fewer --workers",
+            Self::Fork => ": allow more processes (ulimit -u, pids.max) or use less --concurrency",
             Self::Unshare => {
                 ": look at /proc/sys/user/max_mnt_namespaces and at the sandbox's seccomp filter"
             }
@@ -115,26 +115,26 @@ impl fmt::Display for Op {
 
 /// One `mount(2)` call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(in crate::storm) struct Step {
     /// What sort of mount.
-    pub(super) op: Op,
+    pub(in crate::storm) op: Op,
     /// Source of a bind mount; empty otherwise.
-    pub(super) source: CString,
+    pub(in crate::storm) source: CString,
     /// Mount point.
-    pub(super) target: CString,
+    pub(in crate::storm) target: CString,
 }
 
 /// What every start does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(in crate::storm) struct Plan {
     /// Directories to make, parents first.
-    pub(super) dirs: Vec<CString>,
+    pub(in crate::storm) dirs: Vec<CString>,
     /// Empty files to make.
-    pub(super) files: Vec<CString>,
+    pub(in crate::storm) files: Vec<CString>,
     /// `mount(2)` calls, in order.
-    pub(super) steps: Vec<Step>,
+    pub(in crate::storm) steps: Vec<Step>,
     /// Mount points to detach before the end.
-    pub(super) detach: Vec<CString>,
+    pub(in crate::storm) detach: Vec<CString>,
 }
 
 /// The order in which the sorts of mount come round.
@@ -158,7 +158,7 @@ const VOLUMES_PER_GROUP: u32 = 8;
 
 impl Plan {
     /// A plan of `mounts` calls.
-    pub(super) fn new(mounts: u32) -> Self {
+    pub(in crate::storm) fn new(mounts: u32) -> Self {
         let mut plan =
             Self { dirs: Vec::new(), files: Vec::new(), steps: Vec::new(), detach: Vec::new() };
         for dir in ["layer", "run", "mask", "volumes", "volumes/0", "copies", "etc"] {

@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::plan::Op;
-use super::sys::{Shareable, SharedMemory};
+use crate::storm::start::Op;
+use crate::storm::sys::{Shareable, SharedMemory};
 
 /// Errnos that are told apart; larger ones count under 0, "other". The largest
 /// on Linux is 133 (asm-generic/errno.h).
@@ -163,12 +163,12 @@ mod tests {
     #[test]
     fn a_forked_process_counts_where_the_parent_reads() {
         let counters = SharedCounters::new().unwrap();
-        match super::super::sys::fork().unwrap() {
-            super::super::sys::Forked::Child => {
+        match crate::storm::sys::fork().unwrap() {
+            crate::storm::sys::Forked::Child => {
                 counters.mounts.fetch_add(41, Ordering::Relaxed);
-                super::super::sys::exit(0)
+                crate::storm::sys::exit(0)
             }
-            super::super::sys::Forked::Parent(pid) => {
+            crate::storm::sys::Forked::Parent(pid) => {
                 let end =
                     rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
                 assert_eq!(end.unwrap().unwrap().1.exit_status(), Some(0));

@@ -5,8 +5,10 @@
 
 use std::path::Path;
 
-use super::{StormError, failed_to, sys};
+use super::failed_to;
 use crate::kernel::topology::{Topology, list_of_numbers};
+use crate::storm::error::StormError;
+use crate::storm::sys;
 
 /// Where the storm's processes may run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,12 +128,9 @@ mod tests {
     fn what_does_not_exist_is_named_with_what_does() {
         let error = |place: Place| place.cpus_of(&topology()).unwrap_err().to_string();
         let cpus = error(Place::Cpus(vec![1, 2, 3, 9, 12]));
-        assert_eq!(cpus, "this machine has no CPU 2-3,12; it has 0-1,8-9: change --cpus");
+        assert_eq!(cpus, "this machine has no CPU 2-3,12; it has 0-1,8-9: change --pin");
         let node = error(Place::NumaNode(1));
-        assert_eq!(
-            node,
-            "this machine has no NUMA node 1 with CPUs; it has 0,2: change --numa-node"
-        );
+        assert_eq!(node, "this machine has no NUMA node 1 with CPUs; it has 0,2: change --pin");
     }
 
     #[test]

@@ -14,17 +14,15 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::set_name;
 
-use super::plan::{Op, Plan};
 use super::shared::{Record, SharedCounters};
-use super::sys::{Forked, exit, fork, write_record};
-use super::{Options, worker};
+use super::worker;
+use crate::storm::load::Options;
+use crate::storm::start::{Op, Prepared, TMPFS_SOURCE};
+use crate::storm::sys::{Forked, exit, fork, write_record};
 
 /// Existing directories that the storm's tmpfs may cover in its own namespace;
 /// the first that is there is taken.
 const BASES: [&CStr; 3] = [c"/tmp", c"/mnt", c"/run"];
-
-/// Source of the storm's tmpfs mounts: what a mount table shows for them.
-pub(super) const TMPFS_SOURCE: &CStr = c"lockprof-storm";
 
 /// Exit status of a process that found the reason to stop itself; it has told
 /// the caller.
@@ -35,7 +33,6 @@ const PANICKED: i32 = 101;
 /// All that the supervisor and its children need.
 pub(super) struct Supervisor<'a> {
     pub(super) options: &'a Options,
-    pub(super) plan: &'a Plan,
     pub(super) counters: &'a SharedCounters,
     /// Where records go. The caller sees the end of the storm when the last
     /// process that holds it ends.
@@ -67,13 +64,14 @@ impl Supervisor<'_> {
         name_process(c"storm-init");
         make_private().map_err(|e| (Op::MakePrivate, e))?;
         let base = mount_base().map_err(|e| (Op::BaseTmpfs, e))?;
-        for _ in 0..self.options.readers {
-            self.spawn(c"storm-reader", || worker::read_mountinfo(self))?;
+        let prepared = Prepared::new(&self.options.strategy, base)?;
+        for _ in 0..self.options.pollers {
+            self.spawn(c"storm-poller", || worker::poll_mounts(self))?;
         }
-        for i in 0..self.options.workers.get() {
+        for i in 0..self.options.concurrency.get() {
             let dir = format!("{base}/{i}");
             fs::create_dir(&dir).map_err(|e| (Op::MakeTargets, e))?;
-            self.spawn(c"storm-worker", || worker::start_containers(self, &dir))?;
+            self.spawn(c"storm-worker", || worker::start_containers(self, &prepared, &dir))?;
         }
         self.reap();
         Ok(())

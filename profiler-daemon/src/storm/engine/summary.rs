@@ -8,9 +8,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Options;
 use super::shared::Totals;
 use crate::kernel::topology::list_of_numbers;
+use crate::storm::load::Options;
+use crate::storm::strategy::Strategy;
 
 /// What the caller itself saw of a storm.
 pub(super) struct Outcome {
@@ -34,12 +35,12 @@ pub(super) fn new_histogram() -> Histogram<u64> {
 pub struct Summary {
     /// From the first fork to the end of the last process.
     pub duration_ns: u64,
-    /// [`Options::workers`].
-    pub workers: u32,
-    /// [`Options::readers`].
-    pub readers: u32,
-    /// [`Options::mounts_per_start`].
-    pub mounts_per_start: u32,
+    /// [`Options::strategy`].
+    pub strategy: Strategy,
+    /// [`Options::concurrency`].
+    pub concurrency: u32,
+    /// [`Options::pollers`].
+    pub pollers: u32,
     /// [`Options::cpus`].
     pub cpus: Option<Vec<u32>>,
     /// Starts whose root was in place.
@@ -118,9 +119,9 @@ impl Summary {
         });
         Self {
             duration_ns: u64::try_from(outcome.duration.as_nanos()).unwrap_or(u64::MAX),
-            workers: options.workers.get(),
-            readers: options.readers,
-            mounts_per_start: options.mounts_per_start,
+            strategy: options.strategy.clone(),
+            concurrency: options.concurrency.get(),
+            pollers: options.pollers,
             cpus: options.cpus.clone(),
             starts,
             starts_per_second: if seconds > 0.0 { starts as f64 / seconds } else { 0.0 },
@@ -164,10 +165,9 @@ impl fmt::Display for Summary {
         let Latency { p50_ns, p99_ns, max_ns } = self.start_latency;
         writeln!(
             f,
-            "storm: {} workers, {} readers, {} mounts per start, {seconds:.1} s{}{}",
-            self.workers,
-            self.readers,
-            self.mounts_per_start,
+            "storm: {} at a time, {} pollers, {seconds:.1} s{}{}",
+            self.concurrency,
+            self.pollers,
             self.cpus
                 .as_ref()
                 .map(|cpus| format!(" on CPUs {}", list_of_numbers(cpus)))
@@ -216,16 +216,18 @@ fn milliseconds(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Op;
     use super::super::shared::SharedCounters;
     use super::*;
+    use crate::storm::load::Stop;
+    use crate::storm::start::Op;
 
     fn example() -> Summary {
         let options = Options {
-            workers: 8.try_into().unwrap(),
-            duration: Duration::from_secs(2),
-            mounts_per_start: 40,
-            readers: 2,
+            strategy: Strategy::default(),
+            concurrency: 8.try_into().unwrap(),
+            rate: None,
+            stop: Stop::After(Duration::from_secs(2)),
+            pollers: 2,
             cpus: Some(vec![0, 1, 4]),
         };
         let counters = SharedCounters::new().unwrap();
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn the_table_shows_every_figure_and_names_the_errors() {
         insta::assert_snapshot!(example().to_string(), @r"
-        storm: 8 workers, 2 readers, 40 mounts per start, 2.0 s on CPUs 0-1,4 (interrupted)
+        storm: 8 at a time, 2 pollers, 2.0 s on CPUs 0-1,4 (interrupted)
           starts                    4   2.0/s
           start latency    p50 2.00 ms, p99 40.00 ms, max 40.00 ms
           mount calls             172
@@ -270,9 +272,21 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string_pretty(&example()).unwrap(), @r#"
         {
           "duration_ns": 2000000000,
-          "workers": 8,
-          "readers": 2,
-          "mounts_per_start": 40,
+          "strategy": {
+            "runtime": "builtin",
+            "rootfs": "legacy",
+            "layers": 0,
+            "idmap": null,
+            "binds": 12,
+            "masks": 8,
+            "mask_with": "tmpfs",
+            "host_mounts": 0,
+            "propagation": "private",
+            "mountinfo_reads": 0,
+            "mount_query": "mountinfo"
+          },
+          "concurrency": 8,
+          "pollers": 2,
           "cpus": [
             0,
             1,

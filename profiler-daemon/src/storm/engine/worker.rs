@@ -1,0 +1,110 @@
+//! What workers and pollers do, over and over: a container-like start, or a
+//! look at the mount table.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, waitpid};
+
+use super::shared::{Record, Totals};
+use super::supervisor::{Supervisor, name_process};
+use crate::storm::start::{Observer, Op, Prepared, Table, Tally};
+use crate::storm::sys::{Forked, exit, fork, unshare_mounts};
+
+/// Exit status of a start that failed and has said so.
+const FAILED: i32 = 1;
+
+/// Starts one container after the other below `dir` until told to stop.
+pub(super) fn start_containers(storm: &Supervisor<'_>, prepared: &Prepared, dir: &str) {
+    while !storm.counters.must_stop() {
+        let forked_at = Instant::now();
+        match fork() {
+            Ok(Forked::Child) => {
+                name_process(c"storm-start");
+                let seen = Seen { storm, forked_at, tally: Cell::default() };
+                let end = prepared.run(dir, &seen);
+                storm.counters.add(seen.tally.get());
+                if let Err((op, error)) = end {
+                    storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+                    storm.report_failure(op, &error);
+                    exit(FAILED);
+                }
+                exit(0)
+            }
+            Ok(Forked::Parent(pid)) => loop {
+                match waitpid(Some(pid), WaitOptions::empty()) {
+                    Err(Errno::INTR) => {}
+                    Ok(Some((_, status))) if !matches!(status.exit_status(), Some(0 | FAILED)) => {
+                        storm.count_lost();
+                        break;
+                    }
+                    _ => break,
+                }
+            },
+            Err(error) => {
+                storm.report_failure(Op::Fork, &error);
+                return;
+            }
+        }
+    }
+}
+
+/// Asks for the mount table, in a namespace that has the host's mounts, until
+/// told to stop.
+pub(super) fn poll_mounts(storm: &Supervisor<'_>) {
+    if let Err(error) = unshare_mounts() {
+        return storm.report_failure(Op::Unshare, &error);
+    }
+    let mut table = Table::new(storm.options.strategy.mount_query);
+    while !storm.counters.must_stop() {
+        match table.ask() {
+            Ok(bytes) => storm.counters.add(Tally {
+                mountinfo_reads: 1,
+                mountinfo_bytes: bytes,
+                ..Tally::default()
+            }),
+            Err(error) => return storm.report_failure(Op::ReadMountinfo, &error),
+        }
+    }
+}
+
+/// What the process of a start tells.
+struct Seen<'a> {
+    storm: &'a Supervisor<'a>,
+    forked_at: Instant,
+    tally: Cell<Tally>,
+}
+
+impl Observer for Seen<'_> {
+    fn did(&self, done: Tally) {
+        self.tally.set(self.tally.get() + done);
+    }
+
+    fn failed(&self, op: Op, error: &io::Error) {
+        self.storm.counters.count_error(op, error);
+    }
+
+    fn in_place(&self) {
+        let latency_ns = u64::try_from(self.forked_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.storm.send(Record::Started { latency_ns });
+    }
+}
+
+impl Totals {
+    /// Adds what a start or a poller did.
+    fn add(&self, done: Tally) {
+        for (total, done) in [
+            (&self.mounts, done.mounts),
+            (&self.umounts, done.umounts),
+            (&self.pivots, done.pivots),
+            (&self.chroots, done.chroots),
+            (&self.mountinfo_reads, done.mountinfo_reads),
+            (&self.mountinfo_bytes, done.mountinfo_bytes),
+        ] {
+            total.fetch_add(done, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A report as a table and as a page.

@@ -1,0 +1,1 @@
+//! Starts by a real runtime.

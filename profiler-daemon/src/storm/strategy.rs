@@ -1,0 +1,167 @@
+//! What a container-like start does: pure data.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Declares an enum whose values have one name each, on the command line, in
+/// JSON and in tables.
+macro_rules! named {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $($(#[$value_meta:meta])* $value:ident = $text:literal),+ $(,)? }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        pub enum $name {
+            $($(#[$value_meta])* #[serde(rename = $text)] $value),+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$value),+];
+
+            /// Its name.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// How a start gets its root file system.
+    RootFs {
+        /// `unshare(CLONE_NEWNS)`, `mount(2)`, `pivot_root(2)`.
+        #[default]
+        Legacy = "legacy",
+        /// `unshare(CLONE_NEWNS)`, `fsopen`, `fsconfig`, `fsmount`, `open_tree`
+        /// and `move_mount` (Linux 5.2; attributes by `mount_setattr`, 5.12),
+        /// `pivot_root(2)`.
+        Fd = "fd",
+        /// `open_tree(OPEN_TREE_NAMESPACE)` and `setns(2)`: a namespace that has
+        /// the root alone (Linux 7.0). No copy of the host's table, and no
+        /// `pivot_root`.
+        OpenTreeNamespace = "open-tree-namespace",
+        /// As `fd`, but the new root goes below the old one by
+        /// `MOVE_MOUNT_BENEATH`, and the old one is unmounted, in place of
+        /// `pivot_root` (Linux 7.1 for the root of a namespace).
+        Beneath = "beneath",
+    }
+}
+
+named! {
+    /// Which layers are mapped to the container's user IDs.
+    Idmap {
+        /// Each layer by a mount of its own: as many clones and mounts as there
+        /// are layers.
+        PerLayer = "per-layer",
+        /// The one directory that all layers lie in: one clone and one mount.
+        #[default]
+        Parent = "parent",
+    }
+}
+
+named! {
+    /// What covers a masked directory.
+    MaskWith {
+        /// An empty read-only tmpfs each: a superblock for each directory.
+        #[default]
+        Tmpfs = "tmpfs",
+        /// Bind mounts of one empty tmpfs of the start: one superblock.
+        SharedTmpfs = "shared-tmpfs",
+    }
+}
+
+named! {
+    /// Propagation of the mounts that a start finds and makes.
+    Propagation {
+        /// Nothing goes in or out.
+        #[default]
+        Private = "private",
+        /// Mounts go into the start and out of it.
+        Shared = "shared",
+        /// Mounts go into the start, none comes out.
+        Slave = "slave",
+    }
+}
+
+named! {
+    /// How a start, or a poller, asks for the mount table.
+    MountQuery {
+        /// By reading and parsing `/proc/self/mountinfo`.
+        #[default]
+        Mountinfo = "mountinfo",
+        /// By `listmount(2)` and `statmount(2)` (Linux 6.8).
+        Statmount = "statmount",
+    }
+}
+
+named! {
+    /// Who starts the containers.
+    Runtime {
+        /// The storm itself.
+        #[default]
+        Builtin = "builtin",
+        /// `runc` as found on PATH.
+        Runc = "runc",
+        /// `crun` as found on PATH.
+        Crun = "crun",
+    }
+}
+
+/// What each start does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Strategy {
+    /// Who starts the containers. A real runtime decides on its own about
+    /// [`Self::rootfs`] and [`Self::mask_with`].
+    pub runtime: Runtime,
+    /// How the root gets in place.
+    pub rootfs: RootFs,
+    /// Lower layers of the overlayfs that is the root; 0 for a tmpfs as root.
+    pub layers: u32,
+    /// Whether and how the layers are mapped to the container's user IDs. Needs
+    /// at least one layer.
+    pub idmap: Option<Idmap>,
+    /// Bind mounts of directories and files, every other one made read-only.
+    pub binds: u32,
+    /// Directories that are masked.
+    pub masks: u32,
+    /// What with.
+    pub mask_with: MaskWith,
+    /// Mounts that the storm's own namespace has, beside those that it was born
+    /// with, before the first start: `CLONE_NEWNS` copies them for each start.
+    pub host_mounts: u32,
+    /// Propagation of all mounts.
+    pub propagation: Propagation,
+    /// How often each start asks for the whole mount table.
+    pub mountinfo_reads: u32,
+    /// How it does, and how pollers do.
+    pub mount_query: MountQuery,
+}
+
+impl Default for Strategy {
+    /// What a plain container has: some volumes and files, and the masks of
+    /// the OCI default.
+    fn default() -> Self {
+        Self {
+            runtime: Runtime::default(),
+            rootfs: RootFs::default(),
+            layers: 0,
+            idmap: None,
+            binds: 12,
+            masks: 8,
+            mask_with: MaskWith::default(),
+            host_mounts: 0,
+            propagation: Propagation::default(),
+            mountinfo_reads: 0,
+            mount_query: MountQuery::default(),
+        }
+    }
+}
