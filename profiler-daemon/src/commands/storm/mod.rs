@@ -1,0 +1,177 @@
+//! `lockprof storm`: makes storms one after the other, measures each with
+//! lockprof's own programs, and prints what they say together.
+
+mod progress;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use self::progress::Progress;
+use super::session::Session;
+use crate::cli::storm::Sweep;
+use crate::cli::{ExitStatus, Settings};
+use crate::kernel::topology::Topology;
+use crate::storm::{
+    Axis, Engine, Host, Measured, Options, Plan, Report, StormError, Strategy, Trial, html, table,
+};
+
+/// Which storms to make and how to show them.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The storm that the flags describe.
+    pub options: Options,
+    /// Strategies to compare, with the names that they were asked for by; none
+    /// for that of the options alone.
+    pub compare: Vec<(String, Strategy)>,
+    /// What to vary.
+    pub sweep: Option<Sweep>,
+    /// How often each storm is made, when there are several.
+    pub rounds: u32,
+    /// Whether to load lockprof's programs.
+    pub measure: bool,
+    /// JSON in place of the table.
+    pub json: bool,
+    /// Where the page goes.
+    pub html: Option<PathBuf>,
+}
+
+/// Makes the storms and prints; [`ExitStatus::Failure`] if anything failed in
+/// one of them.
+///
+/// The `engine` was started before this process had threads.
+///
+/// # Errors
+///
+/// A storm cannot be made, or the report cannot be written.
+pub fn run(
+    mut engine: Engine,
+    settings: &Settings,
+    request: &Request,
+) -> anyhow::Result<ExitStatus> {
+    let strategies = match request.compare.as_slice() {
+        [] => vec![(request.options.strategy.name(), request.options.strategy.clone())],
+        several => several.to_vec(),
+    };
+    for (name, strategy) in &strategies {
+        strategy.check().map_err(|why| StormError::Contradiction { name: name.clone(), why })?;
+    }
+    // Before minutes of load, not after.
+    let page = request.html.as_ref().map(|path| {
+        std::fs::File::create(path).with_context(|| format!("failed to write {}", path.display()))
+    });
+    let page = page.transpose()?;
+    let mut notes = Vec::new();
+    let session = session(settings, request.measure, &mut notes)?;
+    let axis = request.sweep.as_ref().map(axis);
+    let values = axis.as_ref().map_or(1, |axis| axis.values.len());
+    let single = strategies.len() * values == 1;
+    let rounds = if single { 1 } else { request.rounds };
+    let plan = Plan::new(rounds, strategies.len(), values);
+    let mut trials = plan.no_trials();
+    let mut progress = Progress::new(plan.len(), request.options.stop);
+    let mut interrupted = false;
+    for turn in plan.turns() {
+        let (name, strategy) = &strategies[turn.strategy];
+        let mut options = request.options.clone();
+        options.strategy = strategy.clone();
+        let mut title = name.clone();
+        if let Some(sweep) = &request.sweep {
+            let value = sweep.values[turn.value];
+            sweep.knob.set(&mut options, value);
+            title = format!("{title}, {} {value}", sweep.knob.as_str());
+        }
+        progress.begin(&title);
+        let trial = trial(&mut engine, session.as_ref(), &options, &mut progress)
+            .with_context(|| format!("storm of {title}"))?;
+        interrupted |= trial.summary.interrupted;
+        // One that was cut short is no measurement beside others; alone it is
+        // what there is.
+        if !interrupted || single {
+            trials[turn.strategy][turn.value].push(trial);
+        }
+        if interrupted {
+            break;
+        }
+    }
+    progress.end();
+    drop(session);
+    let failed = trials.iter().flatten().flatten().any(|trial| trial.summary.has_errors());
+    let names = strategies.into_iter().map(|(name, _)| name).collect();
+    let report = Report::new(host(), axis, names, trials, interrupted, notes);
+    if let (Some(mut file), Some(path)) = (page, &request.html) {
+        file.write_all(html::page(&report).as_bytes())
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    print(&if request.json {
+        serde_json::to_string(&report).context("failed to write the report")? + "\n"
+    } else {
+        table::render(&report)
+    })?;
+    Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+/// lockprof's own programs, unless this kernel or these privileges do not allow
+/// them: the load can be made all the same, and the report says so.
+fn session(
+    settings: &Settings,
+    measure: bool,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<Session>> {
+    if !measure {
+        notes.push("Waits were not measured: --no-measure".to_owned());
+        return Ok(None);
+    }
+    match Session::start(settings) {
+        Ok(session) => {
+            notes.extend(session.limits().iter().map(|limit| limit.what.to_string()));
+            Ok(Some(session))
+        }
+        Err(error) if ExitStatus::of(&error) == ExitStatus::Refused => {
+            notes.push(format!("Waits were not measured: {error:#}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn trial(
+    engine: &mut Engine,
+    session: Option<&Session>,
+    options: &Options,
+    progress: &mut Progress,
+) -> anyhow::Result<Trial> {
+    let before = session.map(Session::fresh_snapshot);
+    let summary = engine.run(options, &mut |done| progress.show(done))?;
+    let measured = session
+        .zip(before)
+        .map(|(session, before)| Measured::of(&session.fresh_snapshot().since(&before)));
+    Ok(Trial { summary, measured })
+}
+
+fn axis(sweep: &Sweep) -> Axis {
+    Axis {
+        name: sweep.knob.as_str().to_owned(),
+        values: sweep.values.iter().map(|value| u64::from(*value)).collect(),
+    }
+}
+
+/// This machine.
+fn host() -> Host {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let topology = Topology::read(std::path::Path::new("/sys")).ok();
+    let nodes = topology.map_or_else(Vec::new, |topology| topology.cpus_of_node);
+    let cpus = nodes.iter().map(|(_, cpus)| cpus.len()).sum::<usize>();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Host { kernel, cpus: number(cpus), numa_nodes: number(nodes.len()) }
+}
+
+/// Writes to standard output; a reader that has gone away is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("failed to print"),
+    }
+}
