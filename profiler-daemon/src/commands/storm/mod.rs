@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use self::progress::Progress;
 use super::session::Session;
@@ -104,12 +105,24 @@ pub fn run(
         file.write_all(html::page(&report).as_bytes())
             .with_context(|| format!("failed to write {}", path.display()))?;
     }
-    print(&if request.json {
-        serde_json::to_string(&report).context("failed to write the report")? + "\n"
-    } else {
-        table::render(&report)
-    })?;
+    print(&if request.json { json(&report, single)? } else { table::render(&report) })?;
     Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+/// A report as JSON; of a single storm the storm itself.
+fn json(report: &Report, single: bool) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Single<'a> {
+        #[serde(flatten)]
+        trial: &'a Trial,
+        notes: &'a [String],
+    }
+    let trial = report.curves.first().and_then(|c| c.points.first()?.trials.first());
+    let json = match trial.filter(|_| single) {
+        Some(trial) => serde_json::to_string(&Single { trial, notes: &report.notes }),
+        None => serde_json::to_string(report),
+    };
+    Ok(json.context("failed to write the report")? + "\n")
 }
 
 /// lockprof's own programs, unless this kernel or these privileges do not allow
