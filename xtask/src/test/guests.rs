@@ -24,8 +24,8 @@ use crate::vm::machine::{Accelerator, Threads};
 use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
-/// When a guest is stopped: several times what one takes.
-const TIMEOUT: Duration = Duration::from_secs(1000);
+/// When a guest is stopped: twice what one takes beside another one.
+const TIMEOUT: Duration = Duration::from_secs(2400);
 
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
