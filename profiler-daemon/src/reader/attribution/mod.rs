@@ -50,10 +50,9 @@ pub struct Charges {
 #[derive(Default)]
 struct Evicted {
     charges: HashMap<(u64, Runtime), Charge>,
-    /// By row: its key when it was first shown, and the runtime. It stays what it
-    /// was when more becomes known of the cgroup, so that counters by runtime
-    /// never go back.
-    runtimes: HashMap<usize, (u64, Runtime)>,
+    /// By row. It stays what it was when more becomes known of the cgroup, so that
+    /// counters by runtime never go back.
+    runtimes: HashMap<usize, Runtime>,
 }
 
 /// A row as it was read.
@@ -179,9 +178,7 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| {
-            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
-        });
+        longest_first(&mut rows, |row| (row.waits.sum_ns, &row.party));
         rows
     }
 
@@ -198,9 +195,7 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| {
-            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
-        });
+        longest_first(&mut rows, |row| (row.waits.sum_ns, &row.party));
         rows
     }
 
@@ -302,11 +297,10 @@ impl Charges {
     }
 
     /// Who the row is about, under the runtime that it was first shown under.
-    fn party(&self, row: &Read, runtimes: &mut HashMap<usize, (u64, Runtime)>) -> Party {
+    fn party(&self, row: &Read, runtimes: &mut HashMap<usize, Runtime>) -> Party {
         let mut party = self.named(&row.who);
         if let Party::Task(who) = &mut party {
-            let first = runtimes.entry(row.index).or_insert((row.key, who.runtime));
-            who.runtime = first.1;
+            who.runtime = *runtimes.entry(row.index).or_insert(who.runtime);
         }
         party
     }
@@ -324,6 +318,14 @@ impl Charges {
 type Waiting = (u8, Option<u8>, Option<u8>, crate::snapshot::PartyKey);
 /// Lock, role, call and party of a blocker.
 type Blocking = (u8, u8, Option<u8>, crate::snapshot::PartyKey);
+
+/// Sorts rows by the sum of their waits, then by party.
+fn longest_first<R>(rows: &mut [R], of: impl Fn(&R) -> (u64, &Party)) {
+    rows.sort_by(|a, b| {
+        let ((a_ns, a), (b_ns, b)) = (of(a), of(b));
+        b_ns.cmp(&a_ns).then_with(|| a.cmp(b))
+    });
+}
 
 /// The record in a place of the ring, if it is whole.
 fn read_slow(places: &Mapping<slow::SlowWait>, place: usize) -> Option<slow::SlowWait> {
