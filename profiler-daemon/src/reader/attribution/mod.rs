@@ -6,6 +6,7 @@
 
 pub mod keeper;
 pub mod names;
+mod stack;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use profiler_common::slow::{self, AttributionState};
 use profiler_common::syscalls::MOUNT_SYSCALLS;
 
 use self::names::Names;
+use self::stack::UNNAMED;
 use super::ReaderError;
 use super::mapping::{Mapping, SharedWord, load};
 use crate::hooks::{Claims, Programs, Series};
@@ -240,21 +242,11 @@ impl Charges {
 
     /// Names of the frames of the lock's slow path and below.
     fn stack(&self, record: &slow::SlowWait) -> Vec<Name> {
-        let names: Vec<_> = frames(record)
-            .iter()
-            .map(|address| match self.stacks.get(*address) {
-                Some(name) => Name::from(&*name),
-                None => Name::from("(not looked up yet)"),
-            })
-            .collect();
-        // What is above is how the program was called.
-        let own = |name: &Name| {
-            ["bpf_", "__bpf_", "__traceiter_", "trace_", "__trace_", "?"]
-                .iter()
-                .any(|prefix| name.as_str().starts_with(prefix))
-        };
-        let first = names.iter().position(|name| !own(name)).unwrap_or(0);
-        names[first..].to_vec()
+        let names = frames(record).iter().map(|address| match self.stacks.get(*address) {
+            Some(name) => Name::from(&*name),
+            None => Name::from(UNNAMED),
+        });
+        stack::from_slow_path(names.collect())
     }
 
     /// NUMA node of a CPU, as the kernel told a program on it.
