@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::start::Op;
+use super::start::{Missing, Op};
 use crate::kernel::topology::TopologyError;
 
 /// Why there was no storm.
@@ -42,6 +42,25 @@ pub enum StormError {
     /// The machine does not say which CPUs it has.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// The flags contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+    /// The kernel lacks what the strategy takes.
+    #[error(
+        "this kernel has not got {feature}, which needs {needs} ({step}: {error}): use {instead}"
+    )]
+    Missing {
+        /// What it lacks.
+        feature: &'static str,
+        /// The version, or the option, that has it.
+        needs: &'static str,
+        /// What to use instead.
+        instead: &'static str,
+        /// The step that showed it.
+        step: Op,
+        /// How.
+        error: io::Error,
+    },
     /// The very first start failed, so the others would as well.
     #[error("the first start failed at {op}: {error}{}", op.hint())]
     FirstStart {
@@ -67,14 +86,29 @@ pub enum StormError {
 }
 
 impl StormError {
+    /// The very first start, or what comes before it, failed at `op`: as the
+    /// kernel lacks something, or otherwise.
+    pub(in crate::storm) fn first_start(op: Op, error: io::Error) -> Self {
+        match error.raw_os_error().and_then(|errno| op.missing(errno)) {
+            Some(Missing { feature, needs, instead }) => {
+                Self::Missing { feature, needs, instead, step: op, error }
+            }
+            None => Self::FirstStart { op, error },
+        }
+    }
+
     /// Whether privileges or the kernel stand in the way, rather than a
     /// failure.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::NotPermitted | Self::NamespacesRefused(_) | Self::CpuNotAllowed(_) => true,
+            Self::NotPermitted
+            | Self::NamespacesRefused(_)
+            | Self::CpuNotAllowed(_)
+            | Self::Missing { .. } => true,
             Self::FirstStart { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             Self::NoSuchCpu { .. }
             | Self::NoSuchNode { .. }
+            | Self::Contradiction(_)
             | Self::Topology(_)
             | Self::EndedEarly(_)
             | Self::System { .. } => false,
@@ -83,6 +117,6 @@ impl StormError {
 
     /// Whether what was asked for makes no sense on this machine.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchCpu { .. } | Self::NoSuchNode { .. })
+        matches!(self, Self::NoSuchCpu { .. } | Self::NoSuchNode { .. } | Self::Contradiction(_))
     }
 }

@@ -146,6 +146,35 @@ pub struct Strategy {
     pub mount_query: MountQuery,
 }
 
+impl Strategy {
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    ///
+    /// Says which flags do not, and what to give.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(idmap) = self.idmap
+            && self.layers == 0
+        {
+            return Err(format!(
+                "--idmap {idmap} maps the layers of an overlayfs, and --layers 0 has none: give \
+                 --layers 1 or more"
+            ));
+        }
+        if self.runtime == Runtime::Builtin {
+            return Ok(());
+        }
+        let decides = format!("--runtime {} mounts in a way of its own", self.runtime);
+        if self.rootfs != RootFs::default() {
+            return Err(format!("{decides}: leave out --rootfs {}", self.rootfs));
+        }
+        if self.mask_with != MaskWith::default() {
+            return Err(format!("{decides}: leave out --mask-with {}", self.mask_with));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Strategy {
     /// What a plain container has: some volumes and files, and the masks of
     /// the OCI default.
@@ -162,6 +191,43 @@ impl Default for Strategy {
             propagation: Propagation::default(),
             mountinfo_reads: 0,
             mount_query: MountQuery::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_the_names_of_the_flags() {
+        let base = Strategy::default;
+        for (strategy, named) in [
+            (Strategy { idmap: Some(Idmap::Parent), ..base() }, ["--idmap parent", "--layers"]),
+            (
+                Strategy { runtime: Runtime::Runc, rootfs: RootFs::Fd, ..base() },
+                ["--runtime runc", "--rootfs fd"],
+            ),
+            (
+                Strategy { runtime: Runtime::Crun, mask_with: MaskWith::SharedTmpfs, ..base() },
+                ["--runtime crun", "--mask-with shared-tmpfs"],
+            ),
+        ] {
+            let said = strategy.check().unwrap_err();
+            assert!(named.iter().all(|flag| said.contains(flag)), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_goes_together_is_taken() {
+        let base = Strategy::default;
+        for strategy in [
+            base(),
+            Strategy { layers: 1, idmap: Some(Idmap::PerLayer), ..base() },
+            Strategy { runtime: Runtime::Runc, ..base() },
+            Strategy { rootfs: RootFs::Beneath, mask_with: MaskWith::SharedTmpfs, ..base() },
+        ] {
+            assert_eq!(strategy.check(), Ok(()), "{strategy:?}");
         }
     }
 }

@@ -66,6 +66,7 @@ fn failed_to<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Stor
 /// the summary instead, unless it is part of what the very first start cannot
 /// do without.
 pub fn run(options: &Options) -> Result<Summary, StormError> {
+    options.strategy.check().map_err(StormError::Contradiction)?;
     let own = capabilities(None).map_err(failed_to("read the capabilities of this process"))?;
     if !own.effective.contains(CapabilitySet::SYS_ADMIN) {
         return Err(StormError::NotPermitted);
@@ -106,7 +107,7 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
     let end = supervisor.wait();
     collected?;
     if let Some((op, errno)) = storm.first_failure {
-        return Err(StormError::FirstStart { op, error: io::Error::from_raw_os_error(errno) });
+        return Err(StormError::first_start(op, io::Error::from_raw_os_error(errno)));
     }
     if !storm.stopping {
         return Err(StormError::EndedEarly(end));

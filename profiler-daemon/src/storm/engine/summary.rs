@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::shared::Totals;
 use crate::kernel::topology::list_of_numbers;
 use crate::storm::load::Options;
-use crate::storm::strategy::Strategy;
+use crate::storm::strategy::{RootFs, Strategy};
 
 /// What the caller itself saw of a storm.
 pub(super) struct Outcome {
@@ -53,12 +53,13 @@ pub struct Summary {
     pub lost_processes: u64,
     /// From the fork of a start until its root was in place.
     pub start_latency: Latency,
-    /// `mount(2)` calls that worked, the starts' roots included.
+    /// Mounts that were attached or changed, by whichever call, the starts'
+    /// roots included.
     pub mounts: u64,
-    /// `umount2(2)` calls that worked.
+    /// Mounts that were removed.
     pub umounts: u64,
-    /// How starts changed their root: `pivot_root`, `chroot`, or `none` when
-    /// no start came so far.
+    /// How starts changed their root: `pivot_root`, `chroot`, `setns`, `beneath`,
+    /// or `none` when no start came so far.
     pub root_change: &'static str,
     /// Full reads of `/proc/self/mountinfo`.
     pub mountinfo_reads: u64,
@@ -131,8 +132,10 @@ impl Summary {
             mounts: total(&totals.mounts),
             umounts: total(&totals.umounts),
             root_change: match (total(&totals.pivots), total(&totals.chroots)) {
-                (0, 0) => "none",
+                _ if starts == 0 => "none",
+                (0, 0) => "setns",
                 (_, 0) => "pivot_root",
+                (0, _) if options.strategy.rootfs == RootFs::Beneath => "beneath",
                 _ => "chroot",
             },
             mountinfo_reads: total(&totals.mountinfo_reads),
