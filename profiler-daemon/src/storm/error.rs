@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::runtime::RuntimeError;
 use super::start::Op;
 use crate::kernel::topology::TopologyError;
 
@@ -42,6 +43,9 @@ pub enum StormError {
     /// The machine does not say which CPUs it has.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// The real runtime is missing, or cannot do what was asked for.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// The very first start failed, so the others would as well.
     #[error("the first start failed at {op}: {error}{}", op.hint())]
     FirstStart {
@@ -72,6 +76,7 @@ impl StormError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::NotPermitted | Self::NamespacesRefused(_) | Self::CpuNotAllowed(_) => true,
+            Self::Runtime(error) => !error.is_usage(),
             Self::FirstStart { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             Self::NoSuchCpu { .. }
             | Self::NoSuchNode { .. }
@@ -83,6 +88,10 @@ impl StormError {
 
     /// Whether what was asked for makes no sense on this machine.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchCpu { .. } | Self::NoSuchNode { .. })
+        match self {
+            Self::NoSuchCpu { .. } | Self::NoSuchNode { .. } => true,
+            Self::Runtime(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod load;
 mod report;
+#[expect(dead_code, reason = "the engine does not call it yet")]
 mod runtime;
 mod start;
 mod strategy;
@@ -26,6 +27,7 @@ pub use self::analysis::{
 pub use self::engine::{ErrorCount, Latency, Place, Summary, run};
 pub use self::error::StormError;
 pub use self::load::{Options, Stop};
+pub use self::runtime::{Driver, RuntimeError};
 pub use self::start::Op;
 pub use self::strategy::{Idmap, MaskWith, MountQuery, Propagation, RootFs, Runtime, Strategy};
 pub use self::trial::{Calls, Measured, Trial, Waits};

@@ -44,11 +44,22 @@ pub enum Op {
     Detach,
     /// Reading `/proc/self/mountinfo`.
     ReadMountinfo,
+    /// An overlay as the root of a start.
+    Overlay,
+    /// What a real runtime needs in the storm's namespaces: /proc of the PID
+    /// namespace, and a cgroup hierarchy.
+    RuntimeHost,
+    /// `create` of a real runtime.
+    RuntimeCreate,
+    /// `start` of a real runtime, and the container's process.
+    RuntimeStart,
+    /// `delete` of a real runtime.
+    RuntimeDelete,
 }
 
 impl Op {
     /// All of them, by discriminant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::MakePrivate,
         Self::BaseTmpfs,
         Self::Fork,
@@ -66,6 +77,11 @@ impl Op {
         Self::DetachOldRoot,
         Self::Detach,
         Self::ReadMountinfo,
+        Self::Overlay,
+        Self::RuntimeHost,
+        Self::RuntimeCreate,
+        Self::RuntimeStart,
+        Self::RuntimeDelete,
     ];
 
     /// Name in the summary.
@@ -88,6 +104,11 @@ impl Op {
             Self::DetachOldRoot => "detach_old_root",
             Self::Detach => "detach",
             Self::ReadMountinfo => "read_mountinfo",
+            Self::Overlay => "overlay",
+            Self::RuntimeHost => "runtime_host",
+            Self::RuntimeCreate => "runtime_create",
+            Self::RuntimeStart => "runtime_start",
+            Self::RuntimeDelete => "runtime_delete",
         }
     }
 
@@ -100,6 +121,13 @@ impl Op {
             }
             Self::BaseTmpfs | Self::RootTmpfs => {
                 ": storm needs tmpfs and one of /tmp, /mnt and /run"
+            }
+            Self::Overlay => {
+                ": it needs CONFIG_OVERLAY_FS, and a tmpfs with extended attributes \
+                 (CONFIG_TMPFS_XATTR)"
+            }
+            Self::RuntimeHost => {
+                ": a real runtime needs procfs and cgroup2 there; use --runtime builtin"
             }
             Self::MakePrivate | Self::ReadMountinfo => ": storm needs /proc mounted",
             _ => "",
@@ -229,7 +257,10 @@ mod tests {
         for (i, op) in Op::ALL.into_iter().enumerate() {
             assert_eq!(op as usize, i);
         }
-        assert_eq!(Op::ALL.map(Op::as_str).into_iter().collect::<HashSet<_>>().len(), 17);
+        assert_eq!(
+            Op::ALL.map(Op::as_str).into_iter().collect::<HashSet<_>>().len(),
+            Op::ALL.len()
+        );
     }
 
     #[test]
