@@ -14,7 +14,6 @@ mod engine;
 mod error;
 mod load;
 mod report;
-#[expect(dead_code, reason = "the engine does not call it yet")]
 mod runtime;
 mod start;
 mod strategy;

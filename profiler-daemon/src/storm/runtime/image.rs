@@ -123,7 +123,7 @@ impl Root {
         match self {
             Self::Shared(_) => Ok(false),
             Self::Overlay { .. } => {
-                unmount(&folder.join(ROOT_OF_BUNDLE), UnmountFlags::DETACH)?;
+                unmount(folder.join(ROOT_OF_BUNDLE), UnmountFlags::DETACH)?;
                 Ok(true)
             }
         }
