@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::runtime::RuntimeError;
 use super::start::{Missing, Op};
 use crate::kernel::topology::TopologyError;
 
@@ -61,6 +62,9 @@ pub enum StormError {
         /// How.
         error: io::Error,
     },
+    /// The real runtime is missing, or cannot do what was asked for.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// The very first start failed, so the others would as well.
     #[error("the first start failed at {op}: {error}{}", op.hint())]
     FirstStart {
@@ -105,6 +109,7 @@ impl StormError {
             | Self::NamespacesRefused(_)
             | Self::CpuNotAllowed(_)
             | Self::Missing { .. } => true,
+            Self::Runtime(error) => !error.is_usage(),
             Self::FirstStart { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
             Self::NoSuchCpu { .. }
             | Self::NoSuchNode { .. }
@@ -117,6 +122,10 @@ impl StormError {
 
     /// Whether what was asked for makes no sense on this machine.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchCpu { .. } | Self::NoSuchNode { .. } | Self::Contradiction(_))
+        match self {
+            Self::NoSuchCpu { .. } | Self::NoSuchNode { .. } | Self::Contradiction(_) => true,
+            Self::Runtime(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }

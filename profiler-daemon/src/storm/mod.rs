@@ -26,6 +26,7 @@ pub use self::analysis::{
 pub use self::engine::{ErrorCount, Latency, Place, Summary, run};
 pub use self::error::StormError;
 pub use self::load::{Options, Stop};
+pub use self::runtime::{Driver, RuntimeError};
 pub use self::start::Op;
 pub use self::strategy::{Idmap, MaskWith, MountQuery, Propagation, RootFs, Runtime, Strategy};
 pub use self::trial::{Calls, Measured, Trial, Waits};

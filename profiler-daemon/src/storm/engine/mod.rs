@@ -19,6 +19,7 @@ mod pin;
 mod shared;
 mod summary;
 mod supervisor;
+mod words;
 mod worker;
 
 use std::io::{self, Read};
@@ -33,6 +34,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::StormError;
 use super::load::{Options, Stop};
+use super::runtime::Driver;
 use super::start::Op;
 
 use self::pin::Pinned;
@@ -71,6 +73,10 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
     if !own.effective.contains(CapabilitySet::SYS_ADMIN) {
         return Err(StormError::NotPermitted);
     }
+    let driver = Driver::find(options.strategy.runtime)?;
+    if let Some(driver) = &driver {
+        driver.check(&options.strategy)?;
+    }
     let _pinned = options.cpus.as_deref().map(Pinned::to).transpose()?;
     let counters = SharedCounters::new().map_err(failed_to("map memory for the counters"))?;
     let (records, records_in) =
@@ -92,7 +98,8 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
             // its end would not show.
             drop(lifeline_in);
             drop(records);
-            Supervisor { options, counters: &counters, records: records_in }.run(lifeline.as_fd())
+            Supervisor { options, driver, counters: &counters, records: records_in }
+                .run(lifeline.as_fd())
         }
         Forked::Parent(child) => Child(child),
     };
@@ -107,7 +114,10 @@ pub fn run(options: &Options) -> Result<Summary, StormError> {
     let end = supervisor.wait();
     collected?;
     if let Some((op, errno)) = storm.first_failure {
-        return Err(StormError::first_start(op, io::Error::from_raw_os_error(errno)));
+        return Err(match counters.words.about(op) {
+            Some(words) => StormError::FirstStart { op, error: io::Error::other(words) },
+            None => StormError::first_start(op, io::Error::from_raw_os_error(errno)),
+        });
     }
     if !storm.stopping {
         return Err(StormError::EndedEarly(end));

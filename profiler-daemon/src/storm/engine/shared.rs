@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::words::Words;
 use crate::storm::start::Op;
 use crate::storm::sys::{Shareable, SharedMemory};
 
@@ -25,6 +26,8 @@ pub(super) struct Totals {
     /// Workers, readers and starts that ended by a signal or a panic.
     pub(super) lost_processes: AtomicU64,
     errors: [[AtomicU64; ERRNOS]; Op::ALL.len()],
+    /// Of the first error without an errno.
+    pub(super) words: Words,
 }
 
 // SAFETY: atomics alone, and no destructor.
@@ -58,6 +61,9 @@ impl Totals {
     }
 
     pub(super) fn count_error(&self, op: Op, error: &io::Error) {
+        if error.raw_os_error().is_none() {
+            self.words.say(op, &error.to_string());
+        }
         let errno = error.raw_os_error().and_then(|e| usize::try_from(e).ok());
         let slot = errno.filter(|e| *e < ERRNOS).unwrap_or(0);
         self.errors[op as usize][slot].fetch_add(1, Ordering::Relaxed);

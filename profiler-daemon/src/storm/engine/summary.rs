@@ -101,7 +101,7 @@ pub struct ErrorCount {
     pub step: &'static str,
     /// The errno; 0 for an error without one.
     pub errno: i32,
-    /// What the errno means.
+    /// What the errno means; without one, the words of the first such error.
     pub message: String,
     /// How often.
     pub count: u64,
@@ -115,7 +115,10 @@ impl Summary {
         let errors = totals.errors().into_iter().map(|(op, errno, count)| ErrorCount {
             step: op.as_str(),
             errno,
-            message: describe(errno),
+            message: match totals.words.about(op) {
+                Some(words) if errno == 0 => words,
+                _ => describe(errno),
+            },
             count,
         });
         Self {

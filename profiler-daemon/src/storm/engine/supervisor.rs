@@ -15,8 +15,9 @@ use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait
 use rustix::thread::set_name;
 
 use super::shared::{Record, SharedCounters};
-use super::worker;
+use super::worker::{self, Starts};
 use crate::storm::load::Options;
+use crate::storm::runtime::Driver;
 use crate::storm::start::{Op, Prepared, TMPFS_SOURCE};
 use crate::storm::sys::{Forked, exit, fork, write_record};
 
@@ -33,6 +34,8 @@ const PANICKED: i32 = 101;
 /// All that the supervisor and its children need.
 pub(super) struct Supervisor<'a> {
     pub(super) options: &'a Options,
+    /// The real runtime that starts the containers, if one does.
+    pub(super) driver: Option<Driver>,
     pub(super) counters: &'a SharedCounters,
     /// Where records go. The caller sees the end of the storm when the last
     /// process that holds it ends.
@@ -64,14 +67,18 @@ impl Supervisor<'_> {
         name_process(c"storm-init");
         make_private().map_err(|e| (Op::MakePrivate, e))?;
         let base = mount_base().map_err(|e| (Op::BaseTmpfs, e))?;
-        let prepared = Prepared::new(&self.options.strategy, base)?;
+        let strategy = &self.options.strategy;
+        let starts = match &self.driver {
+            None => Starts::Builtin(Prepared::new(strategy, base)?),
+            Some(driver) => Starts::Runtime(driver.clone().prepare(strategy, base)?),
+        };
         for _ in 0..self.options.pollers {
             self.spawn(c"storm-poller", || worker::poll_mounts(self))?;
         }
         for i in 0..self.options.concurrency.get() {
             let dir = format!("{base}/{i}");
             fs::create_dir(&dir).map_err(|e| (Op::MakeTargets, e))?;
-            self.spawn(c"storm-worker", || worker::start_containers(self, &prepared, &dir))?;
+            self.spawn(c"storm-worker", || worker::start_containers(self, &starts, &dir))?;
         }
         self.reap();
         Ok(())
