@@ -12,6 +12,8 @@
 mod analysis;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod load;
 mod report;
 mod runtime;
@@ -21,7 +23,7 @@ mod sys;
 mod trial;
 
 pub use self::analysis::{
-    Axis, Comparison, Curve, Host, Knee, Point, Report, Scaling, Spread, WaitsPerStart,
+    Axis, Comparison, Curve, Host, Knee, Point, Report, Scaling, Spread, Step, WaitsPerStart, steps,
 };
 pub use self::engine::{ErrorCount, Latency, Place, Summary, run};
 pub use self::error::StormError;
