@@ -4,11 +4,12 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
+use super::pace;
 use super::shared::{Record, Totals};
 use super::supervisor::{Supervisor, name_process};
 use crate::storm::start::{Observer, Op, Prepared, Table, Tally};
@@ -17,18 +18,29 @@ use crate::storm::sys::{Forked, exit, fork, unshare_mounts};
 /// Exit status of a start that failed and has said so.
 const FAILED: i32 = 1;
 
-/// Starts one container after the other below `dir` until told to stop.
+/// How long a worker waits after the kernel has refused it a process.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Starts one container after the other below `dir`, each in its turn, until
+/// there are no more.
 pub(super) fn start_containers(storm: &Supervisor<'_>, prepared: &Prepared, dir: &str) {
-    while !storm.counters.must_stop() {
+    let pace = &storm.counters.pace;
+    let interval = storm.options.rate.map(pace::interval);
+    pace.wait_for_opening();
+    while pace.turn(interval) {
         let forked_at = Instant::now();
         match fork() {
             Ok(Forked::Child) => {
                 name_process(c"storm-start");
-                let seen = Seen { storm, forked_at, tally: Cell::default() };
+                let seen =
+                    Seen { storm, forked_at, tally: Cell::default(), in_place: Cell::default() };
                 let end = prepared.run(dir, &seen);
                 storm.counters.add(seen.tally.get());
                 if let Err((op, error)) = end {
-                    storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+                    // One whose root is in place counts as a start already.
+                    if !seen.in_place.get() {
+                        storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+                    }
                     storm.report_failure(op, &error);
                     exit(FAILED);
                 }
@@ -45,8 +57,9 @@ pub(super) fn start_containers(storm: &Supervisor<'_>, prepared: &Prepared, dir:
                 }
             },
             Err(error) => {
+                storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
                 storm.report_failure(Op::Fork, &error);
-                return;
+                pace.sleep(PAUSE);
             }
         }
     }
@@ -59,7 +72,8 @@ pub(super) fn poll_mounts(storm: &Supervisor<'_>) {
         return storm.report_failure(Op::Unshare, &error);
     }
     let mut table = Table::new(storm.options.strategy.mount_query);
-    while !storm.counters.must_stop() {
+    storm.counters.pace.wait_for_opening();
+    while !storm.counters.pace.must_stop() {
         match table.ask() {
             Ok(bytes) => storm.counters.add(Tally {
                 mountinfo_reads: 1,
@@ -76,6 +90,7 @@ struct Seen<'a> {
     storm: &'a Supervisor<'a>,
     forked_at: Instant,
     tally: Cell<Tally>,
+    in_place: Cell<bool>,
 }
 
 impl Observer for Seen<'_> {
@@ -89,6 +104,7 @@ impl Observer for Seen<'_> {
 
     fn in_place(&self) {
         let latency_ns = u64::try_from(self.forked_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.in_place.set(true);
         self.storm.send(Record::Started { latency_ns });
     }
 }

@@ -14,6 +14,10 @@ pub enum Op {
     MakePrivate,
     /// The tmpfs that holds all mount points.
     BaseTmpfs,
+    /// A further mount in the storm's own table.
+    HostMounts,
+    /// `mount(MS_REC | MS_SHARED)` of `/`, cut off from the host.
+    MakeShared,
     /// `fork(2)`.
     Fork,
     /// `unshare(CLONE_NEWNS)`.
@@ -48,9 +52,11 @@ pub enum Op {
 
 impl Op {
     /// All of them, by discriminant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::MakePrivate,
         Self::BaseTmpfs,
+        Self::HostMounts,
+        Self::MakeShared,
         Self::Fork,
         Self::Unshare,
         Self::RootTmpfs,
@@ -73,6 +79,8 @@ impl Op {
         match self {
             Self::MakePrivate => "make_private",
             Self::BaseTmpfs => "base_tmpfs",
+            Self::HostMounts => "host_mounts",
+            Self::MakeShared => "make_shared",
             Self::Fork => "fork",
             Self::Unshare => "unshare",
             Self::RootTmpfs => "root_tmpfs",
@@ -229,7 +237,7 @@ mod tests {
         for (i, op) in Op::ALL.into_iter().enumerate() {
             assert_eq!(op as usize, i);
         }
-        assert_eq!(Op::ALL.map(Op::as_str).into_iter().collect::<HashSet<_>>().len(), 17);
+        assert_eq!(Op::ALL.map(Op::as_str).into_iter().collect::<HashSet<_>>().len(), 19);
     }
 
     #[test]
