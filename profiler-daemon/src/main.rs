@@ -102,7 +102,8 @@ fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
     let cpus = available_parallelism().context("failed to count the CPUs")?;
     let cpus = NonZeroU32::try_from(cpus).unwrap_or(NonZeroU32::MAX);
     let pinned_to = args.pin.as_ref().map_or(Ok(None), storm::Place::cpus)?;
-    let summary = storm::run(&args.options(cpus, pinned_to))?;
+    let mut engine = storm::Engine::start()?;
+    let summary = engine.run(&args.options(cpus, pinned_to), &mut |_| {})?;
     let text = if args.json {
         let json = serde_json::to_string(&summary).context("failed to write JSON")?;
         json + "\n"

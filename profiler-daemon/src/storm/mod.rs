@@ -25,7 +25,7 @@ mod trial;
 pub use self::analysis::{
     Axis, Comparison, Curve, Host, Knee, Point, Report, Scaling, Spread, Step, WaitsPerStart, steps,
 };
-pub use self::engine::{ErrorCount, Latency, Place, Summary, run};
+pub use self::engine::{Engine, ErrorCount, Latency, Place, Progress, Summary};
 pub use self::error::StormError;
 pub use self::load::{Options, Stop};
 pub use self::runtime::{Driver, RuntimeError};

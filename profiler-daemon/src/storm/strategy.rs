@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Declares an enum whose values have one name each, on the command line, in
 /// JSON and in tables.
@@ -12,7 +12,7 @@ macro_rules! named {
         $name:ident { $($(#[$value_meta:meta])* $value:ident = $text:literal),+ $(,)? }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name {
             $($(#[$value_meta])* #[serde(rename = $text)] $value),+
         }
@@ -117,7 +117,7 @@ named! {
 }
 
 /// What each start does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Strategy {
     /// Who starts the containers. A real runtime decides on its own about
     /// [`Self::rootfs`] and [`Self::mask_with`].
