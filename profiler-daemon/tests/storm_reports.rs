@@ -105,9 +105,8 @@ fn a_sweep_has_a_point_for_each_value_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("cliff.html");
     let page_arg = page.to_str().unwrap();
-    let args = [
-        "--sweep", "concurrency=1..8", "--rounds", "2", "--starts", "16", "--html", page_arg,
-    ];
+    let args =
+        ["--sweep", "concurrency=1..8", "--rounds", "2", "--starts", "16", "--html", page_arg];
     let (output, report) = storm(&args);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(report["axis"], serde_json::json!({"name": "concurrency", "values": [1, 2, 4, 8]}));

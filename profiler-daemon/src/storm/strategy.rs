@@ -175,6 +175,41 @@ impl Strategy {
     }
 }
 
+impl Strategy {
+    /// Its name in a report of this strategy alone: who or what makes the root,
+    /// and every figure that is not the default.
+    pub fn name(&self) -> String {
+        let usual = Self::default();
+        let mut name = match self.runtime {
+            Runtime::Builtin => self.rootfs.to_string(),
+            real => real.to_string(),
+        };
+        let figures = [
+            ("layers", self.layers, usual.layers),
+            ("binds", self.binds, usual.binds),
+            ("masks", self.masks, usual.masks),
+            ("host-mounts", self.host_mounts, usual.host_mounts),
+            ("mountinfo-reads", self.mountinfo_reads, usual.mountinfo_reads),
+        ];
+        for (flag, figure, usual) in figures {
+            if figure != usual {
+                name.push_str(&format!("+{flag}={figure}"));
+            }
+        }
+        let words = [
+            self.idmap.map(Idmap::as_str),
+            (self.mask_with != usual.mask_with).then(|| self.mask_with.as_str()),
+            (self.propagation != usual.propagation).then(|| self.propagation.as_str()),
+            (self.mount_query != usual.mount_query).then(|| self.mount_query.as_str()),
+        ];
+        for word in words.into_iter().flatten() {
+            name.push('+');
+            name.push_str(word);
+        }
+        name
+    }
+}
+
 impl Default for Strategy {
     /// What a plain container has: some volumes and files, and the masks of
     /// the OCI default.

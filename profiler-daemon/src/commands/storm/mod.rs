@@ -4,7 +4,7 @@
 mod progress;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::cli::storm::Sweep;
 use crate::cli::{ExitStatus, Settings};
 use crate::kernel::topology::Topology;
 use crate::storm::{
-    Axis, Engine, Host, Measured, Options, Plan, Report, StormError, Strategy, Trial, html, table,
+    Axis, Engine, Host, Measured, Options, Report, Step, StormError, Strategy, Trial, page, steps, table,
 };
 
 /// Which storms to make and how to show them.
@@ -55,58 +55,89 @@ pub fn run(
         [] => vec![(request.options.strategy.name(), request.options.strategy.clone())],
         several => several.to_vec(),
     };
-    for (name, strategy) in &strategies {
-        strategy.check().map_err(|why| StormError::Contradiction { name: name.clone(), why })?;
-    }
-    // Before minutes of load, not after.
-    let page = request.html.as_ref().map(|path| {
-        std::fs::File::create(path).with_context(|| format!("failed to write {}", path.display()))
-    });
-    let page = page.transpose()?;
-    let mut notes = Vec::new();
-    let session = session(settings, request.measure, &mut notes)?;
     let axis = request.sweep.as_ref().map(axis);
     let values = axis.as_ref().map_or(1, |axis| axis.values.len());
+    let storms = storms(request, &strategies, values)?;
     let single = strategies.len() * values == 1;
-    let rounds = if single { 1 } else { request.rounds };
-    let plan = Plan::new(rounds, strategies.len(), values);
-    let mut trials = plan.no_trials();
-    let mut progress = Progress::new(plan.len(), request.options.stop);
-    let mut interrupted = false;
-    for turn in plan.turns() {
-        let (name, strategy) = &strategies[turn.strategy];
-        let mut options = request.options.clone();
-        options.strategy = strategy.clone();
-        let mut title = name.clone();
-        if let Some(sweep) = &request.sweep {
-            let value = sweep.values[turn.value];
-            sweep.knob.set(&mut options, value);
-            title = format!("{title}, {} {value}", sweep.knob.as_str());
-        }
-        progress.begin(&title);
-        let trial = trial(&mut engine, session.as_ref(), &options, &mut progress)
-            .with_context(|| format!("storm of {title}"))?;
-        interrupted |= trial.summary.interrupted;
+    // Before minutes of load, not after.
+    let mut file = None;
+    if let Some(path) = &request.html {
+        let made = std::fs::File::create(path);
+        file = Some((made.with_context(|| failed_to_write(path))?, path));
+    }
+    let mut notes = Vec::new();
+    if engine.in_user_namespace() {
+        notes.push(
+            "Without CAP_SYS_ADMIN the mounts are made in a user namespace, with the checks that \
+             the kernel has there on top."
+                .to_owned(),
+        );
+    }
+    let session = session(settings, request.measure, &mut notes)?;
+    let mut progress = Progress::new(storms.len(), request.options.stop);
+    let mut ran = Vec::with_capacity(storms.len());
+    for storm in storms {
+        progress.begin(&storm.title);
+        let trial = trial(&mut engine, session.as_ref(), &storm.options, &mut progress)
+            .with_context(|| format!("storm of {}", storm.title))?;
         // One that was cut short is no measurement beside others; alone it is
         // what there is.
-        if !interrupted || single {
-            trials[turn.strategy][turn.value].push(trial);
+        if !trial.summary.interrupted || single {
+            ran.push((storm.step, trial));
         }
-        if interrupted {
+        if engine.interrupted() {
             break;
         }
     }
     progress.end();
     drop(session);
-    let failed = trials.iter().flatten().flatten().any(|trial| trial.summary.has_errors());
-    let names = strategies.into_iter().map(|(name, _)| name).collect();
-    let report = Report::new(host(), axis, names, trials, interrupted, notes);
-    if let (Some(mut file), Some(path)) = (page, &request.html) {
-        file.write_all(html::page(&report).as_bytes())
-            .with_context(|| format!("failed to write {}", path.display()))?;
+    let failed = ran.iter().any(|(_, trial)| trial.summary.has_errors());
+    let names: Vec<_> = strategies.into_iter().map(|(name, _)| name).collect();
+    let report = Report::new(host(), axis, &names, &ran, engine.interrupted(), notes);
+    if let Some((mut file, path)) = file {
+        file.write_all(page(&report).as_bytes()).with_context(|| failed_to_write(path))?;
     }
-    print(&if request.json { json(&report, single)? } else { table::render(&report) })?;
+    print(&if request.json { json(&report, single)? } else { table(&report) })?;
     Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+fn failed_to_write(path: &Path) -> String {
+    format!("failed to write {}", path.display())
+}
+
+/// One storm to make.
+struct Storm {
+    step: Step,
+    title: String,
+    options: Options,
+}
+
+/// All of them, in the order in which they are made.
+///
+/// # Errors
+///
+/// The flags contradict each other in one of them.
+fn storms(
+    request: &Request,
+    strategies: &[(String, Strategy)],
+    values: usize,
+) -> Result<Vec<Storm>, StormError> {
+    let rounds = if strategies.len() * values == 1 { 1 } else { request.rounds };
+    let storm = |step: Step| {
+        let (name, strategy) = &strategies[step.strategy];
+        let mut options = request.options.clone();
+        options.strategy = strategy.clone();
+        let mut title = name.clone();
+        if let Some(sweep) = &request.sweep {
+            let value = sweep.values[step.value];
+            sweep.knob.set(&mut options, value);
+            title = format!("{title}, {} {value}", sweep.knob.as_str());
+        }
+        let sound = options.strategy.check();
+        sound.map_err(|why| StormError::Contradiction(format!("{title}: {why}")))?;
+        Ok(Storm { step, title, options })
+    };
+    steps(rounds, strategies.len(), values).map(storm).collect()
 }
 
 /// A report as JSON; of a single storm the storm itself.
@@ -173,7 +204,7 @@ fn axis(sweep: &Sweep) -> Axis {
 /// This machine.
 fn host() -> Host {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let topology = Topology::read(std::path::Path::new("/sys")).ok();
+    let topology = Topology::read(Path::new("/sys")).ok();
     let nodes = topology.map_or_else(Vec::new, |topology| topology.cpus_of_node);
     let cpus = nodes.iter().map(|(_, cpus)| cpus.len()).sum::<usize>();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::storm::{Done, Stop};
+use crate::storm::{self, Stop};
 
 /// Steps of a storm's bar: the bar is of time or of starts.
 const STEPS: u64 = 1000;
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// What the running storm has done so far.
-    pub(super) fn show(&self, done: Done) {
+    pub(super) fn show(&self, done: storm::Progress) {
         let within = part(self.stop, done);
         let within = (within * STEPS as f64) as u64;
         self.bar.set_position(self.steps_before() + within.min(STEPS));
@@ -62,11 +62,11 @@ impl Progress {
 }
 
 /// How much of a storm is done, 0 to 1.
-fn part(stop: Stop, done: Done) -> f64 {
+fn part(stop: Stop, done: storm::Progress) -> f64 {
     let part = match stop {
         Stop::After(Duration::ZERO) | Stop::Starts(0) => 1.0,
         Stop::After(all) => done.elapsed.as_secs_f64() / all.as_secs_f64(),
-        Stop::Starts(all) => done.starts as f64 / all as f64,
+        Stop::Starts(all) => (done.starts + done.failed_starts) as f64 / all as f64,
     };
     part.clamp(0.0, 1.0)
 }
@@ -77,7 +77,11 @@ mod tests {
 
     #[test]
     fn a_storm_is_done_by_its_time_or_by_its_starts() {
-        let done = Done { starts: 30, elapsed: Duration::from_secs(2) };
+        let done = storm::Progress {
+            starts: 25,
+            failed_starts: 5,
+            elapsed: Duration::from_secs(2),
+        };
         assert!((part(Stop::After(Duration::from_secs(8)), done) - 0.25).abs() < 1e-9);
         assert!((part(Stop::Starts(40), done) - 0.75).abs() < 1e-9);
         assert!((part(Stop::Starts(3), done) - 1.0).abs() < 1e-9);
@@ -87,7 +91,7 @@ mod tests {
     fn without_a_terminal_nothing_is_drawn() {
         let mut progress = Progress::new(2, Stop::Starts(5));
         progress.begin("legacy");
-        progress.show(Done { starts: 5, elapsed: Duration::ZERO });
+        progress.show(storm::Progress { starts: 5, ..storm::Progress::default() });
         assert_eq!(progress.bar.position(), STEPS);
         progress.begin("fd");
         assert_eq!(progress.bar.position(), STEPS);

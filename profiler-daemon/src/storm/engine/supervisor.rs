@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::set_name;
 
-use super::shared::{Record, SharedCounters};
 use super::mounts;
+use super::shared::{Record, SharedCounters};
 use super::worker::{self, Starts};
 use crate::storm::load::Options;
 use crate::storm::runtime::Driver;
