@@ -15,7 +15,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod load;
-mod report;
+pub mod report;
 mod runtime;
 mod start;
 mod strategy;

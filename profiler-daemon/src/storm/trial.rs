@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::engine::Summary;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Name, Snapshot};
 
 /// One storm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,13 +77,14 @@ pub struct Calls {
 
 impl Measured {
     /// What a window ([`Snapshot::since`]) says of a storm. Rows without a count
-    /// are left out, and of calls all nodes are added up.
+    /// are left out, and of calls all nodes are added up. Names of locks, which a
+    /// configuration may add to, are made harmless ([`Name`]).
     pub fn of(window: &Snapshot) -> Self {
         let waited = window.locks.iter().filter(|row| row.waits.count != 0);
         let waits = waited.map(|row| {
             let [p99_ns] = row.waits.quantiles_ns([0.99]);
             Waits {
-                lock: row.lock.clone(),
+                lock: Name::from(row.lock.as_str()).as_str().to_owned(),
                 mode: row.mode.to_string(),
                 numa_node: row.numa_node,
                 count: row.waits.count,

@@ -15,8 +15,11 @@ use crate::cli::storm::Sweep;
 use crate::cli::{ExitStatus, Settings};
 use crate::kernel::topology::Topology;
 use crate::storm::{
-    Axis, Engine, Host, Measured, Options, Report, Step, StormError, Strategy, Trial, page, steps, table,
+    Axis, Engine, Host, Measured, Options, Report, Step, StormError, Strategy, Trial, report, steps,
 };
+
+/// Columns that sentences take at most.
+const WIDTH: usize = 100;
 
 /// Which storms to make and how to show them.
 #[derive(Clone, Debug)]
@@ -95,9 +98,14 @@ pub fn run(
     let names: Vec<_> = strategies.into_iter().map(|(name, _)| name).collect();
     let report = Report::new(host(), axis, &names, &ran, engine.interrupted(), notes);
     if let Some((mut file, path)) = file {
-        file.write_all(page(&report).as_bytes()).with_context(|| failed_to_write(path))?;
+        file.write_all(report::page(&report).as_bytes()).with_context(|| failed_to_write(path))?;
     }
-    print(&if request.json { json(&report, single)? } else { table(&report) })?;
+    print(&match (request.json, alone(&report).filter(|_| single)) {
+        (true, Some(trial)) => json(&Alone { trial, notes: &report.notes })?,
+        (true, None) => json(&report)?,
+        (false, Some(trial)) => report::of_trial(trial) + &notes_as_text(&report.notes),
+        (false, None) => report::text(&report),
+    })?;
     Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
@@ -140,20 +148,26 @@ fn storms(
     steps(rounds, strategies.len(), values).map(storm).collect()
 }
 
-/// A report as JSON; of a single storm the storm itself.
-fn json(report: &Report, single: bool) -> anyhow::Result<String> {
-    #[derive(Serialize)]
-    struct Single<'a> {
-        #[serde(flatten)]
-        trial: &'a Trial,
-        notes: &'a [String],
-    }
-    let trial = report.curves.first().and_then(|c| c.points.first()?.trials.first());
-    let json = match trial.filter(|_| single) {
-        Some(trial) => serde_json::to_string(&Single { trial, notes: &report.notes }),
-        None => serde_json::to_string(report),
-    };
-    Ok(json.context("failed to write the report")? + "\n")
+/// The trial of a report that has one.
+fn alone(report: &Report) -> Option<&Trial> {
+    report.curves.first()?.points.first()?.trials.first()
+}
+
+/// One storm as JSON.
+#[derive(Serialize)]
+struct Alone<'a> {
+    #[serde(flatten)]
+    trial: &'a Trial,
+    notes: &'a [String],
+}
+
+fn json(document: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(document).context("failed to write the report")? + "\n")
+}
+
+fn notes_as_text(notes: &[String]) -> String {
+    let wrap = |note: &String| format!("\n{}\n", textwrap::fill(note, WIDTH));
+    notes.iter().map(wrap).collect()
 }
 
 /// lockprof's own programs, unless this kernel or these privileges do not allow

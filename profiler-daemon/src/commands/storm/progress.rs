@@ -77,11 +77,8 @@ mod tests {
 
     #[test]
     fn a_storm_is_done_by_its_time_or_by_its_starts() {
-        let done = storm::Progress {
-            starts: 25,
-            failed_starts: 5,
-            elapsed: Duration::from_secs(2),
-        };
+        let done =
+            storm::Progress { starts: 25, failed_starts: 5, elapsed: Duration::from_secs(2) };
         assert!((part(Stop::After(Duration::from_secs(8)), done) - 0.25).abs() < 1e-9);
         assert!((part(Stop::Starts(40), done) - 0.75).abs() < 1e-9);
         assert!((part(Stop::Starts(3), done) - 1.0).abs() < 1e-9);

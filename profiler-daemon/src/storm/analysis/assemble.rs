@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Axis, Comparison, Curve, Host, Point, Report, Spread, Step, WaitsPerStart, knee, usl};
+use crate::snapshot::Name;
 use crate::storm::trial::Trial;
 
 /// Version of the JSON form of [`Report`].
@@ -17,7 +18,8 @@ impl Report {
     /// Trials may be missing, because one failed or the run was cut short:
     /// values without a trial have no point, strategies without a trial have an
     /// empty curve, and ratios are of the rounds in which both ran. `strategies`
-    /// and `axis` are what the indices of a [`Step`] are about.
+    /// and `axis` are what the indices of a [`Step`] are about. Texts are made
+    /// harmless for terminals and pages ([`Name`]).
     pub fn new(
         host: Host,
         axis: Option<Axis>,
@@ -26,6 +28,11 @@ impl Report {
         interrupted: bool,
         notes: Vec<String>,
     ) -> Self {
+        let harmless = |text: String| Name::from(text).as_str().to_owned();
+        let host = Host { kernel: harmless(host.kernel), ..host };
+        let strategies: Vec<String> = strategies.iter().cloned().map(harmless).collect();
+        let axis = axis.map(|axis| Axis { name: harmless(axis.name), ..axis });
+        let notes = notes.into_iter().map(harmless).collect();
         let values: Vec<Option<u64>> = match &axis {
             Some(axis) => axis.values.iter().copied().map(Some).collect(),
             None => vec![None],
@@ -65,6 +72,14 @@ impl Report {
     }
 }
 
+impl Axis {
+    /// Whether throughput may grow along it; along any other, each value costs
+    /// more than the one before.
+    pub(in crate::storm) fn is_concurrency(&self) -> bool {
+        self.name == CONCURRENCY
+    }
+}
+
 impl Curve {
     fn of(strategy: String, axis: Option<&Axis>, points: Vec<Point>) -> Self {
         let measured: Vec<knee::Measured> = points
@@ -73,7 +88,7 @@ impl Curve {
             .collect();
         let (scaling, knee) = match axis {
             None => (None, None),
-            Some(axis) if axis.name == CONCURRENCY => {
+            Some(axis) if axis.is_concurrency() => {
                 let medians: Vec<_> = measured.iter().map(|(n, x)| (*n, x.median)).collect();
                 (usl::fit(&medians, knee::margin(&measured)), knee::of_gains(&measured))
             }

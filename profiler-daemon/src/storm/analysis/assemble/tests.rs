@@ -1,6 +1,6 @@
 use super::*;
 use crate::storm::analysis::{Knee, steps};
-use crate::storm::fixture::{trial, waits};
+use crate::storm::fixture::{self, trial, waits};
 
 fn host() -> Host {
     Host { kernel: "6.18.0".to_owned(), cpus: 4, numa_nodes: 1 }
@@ -183,4 +183,92 @@ fn a_trial_that_was_cut_short_is_shown_and_not_counted_beside_whole_ones() {
     assert_eq!((cut.trials.len(), cut.starts_per_second), (3, spread(115.0, 80.0, 150.0)));
     let ratio = report.comparisons[0].starts_ratio;
     assert_eq!((ratio.min, ratio.max), (1.5, 1.6), "and its round is not compared");
+}
+
+/// Paths of all keys, `[]` for the elements of a list.
+fn keys(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                let path = format!("{path}.{key}");
+                keys(value, path.trim_start_matches('.'), found);
+            }
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().for_each(|value| keys(value, &format!("{path}[]"), found));
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_json_form_has_units_in_its_keys() {
+    let mut found = BTreeSet::new();
+    keys(&serde_json::to_value(fixture::sweep()).unwrap(), "", &mut found);
+    // Those of a trial's own figures are shown where they are counted.
+    let shown = |path: &&String| {
+        let of_trial = path.strip_prefix("curves[].points[].trials[].");
+        of_trial.is_none_or(|rest| rest.starts_with("measured") || rest.starts_with("starts"))
+    };
+    let shown: Vec<&str> = found.iter().filter(shown).map(String::as_str).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    axis.name
+    axis.values[]
+    comparisons[].baseline
+    comparisons[].starts_ratio.max
+    comparisons[].starts_ratio.median
+    comparisons[].starts_ratio.min
+    comparisons[].strategy
+    comparisons[].value
+    comparisons[].wait_ratio[][]
+    comparisons[].wait_ratio[][].max
+    comparisons[].wait_ratio[][].median
+    comparisons[].wait_ratio[][].min
+    curves[].knee
+    curves[].knee.starts_per_second
+    curves[].knee.value
+    curves[].points[].start_latency_p50_ns.max
+    curves[].points[].start_latency_p50_ns.median
+    curves[].points[].start_latency_p50_ns.min
+    curves[].points[].start_latency_p99_ns.max
+    curves[].points[].start_latency_p99_ns.median
+    curves[].points[].start_latency_p99_ns.min
+    curves[].points[].starts_per_second.max
+    curves[].points[].starts_per_second.median
+    curves[].points[].starts_per_second.min
+    curves[].points[].trials[].measured.dropped
+    curves[].points[].trials[].measured.waits[].count
+    curves[].points[].trials[].measured.waits[].lock
+    curves[].points[].trials[].measured.waits[].max_ns
+    curves[].points[].trials[].measured.waits[].mode
+    curves[].points[].trials[].measured.waits[].numa_node
+    curves[].points[].trials[].measured.waits[].p99_ns
+    curves[].points[].trials[].measured.waits[].sum_ns
+    curves[].points[].trials[].measured.window_ns
+    curves[].points[].trials[].starts
+    curves[].points[].trials[].starts_per_second
+    curves[].points[].value
+    curves[].points[].waits_per_start[].count.max
+    curves[].points[].waits_per_start[].count.median
+    curves[].points[].waits_per_start[].count.min
+    curves[].points[].waits_per_start[].lock
+    curves[].points[].waits_per_start[].wait_ns.max
+    curves[].points[].waits_per_start[].wait_ns.median
+    curves[].points[].waits_per_start[].wait_ns.min
+    curves[].scaling.coherency
+    curves[].scaling.contention
+    curves[].scaling.peak_concurrency
+    curves[].scaling.peak_throughput
+    curves[].scaling.per_worker
+    curves[].scaling.r_squared
+    curves[].scaling.relative_error
+    curves[].strategy
+    host.cpus
+    host.kernel
+    host.numa_nodes
+    interrupted
+    schema
+    ");
 }
