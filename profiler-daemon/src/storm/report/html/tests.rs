@@ -179,14 +179,3 @@ fn a_run_without_any_trial_is_a_page_too() {
         Document::parse(body(&page)).expect("the body is well-formed");
     }
 }
-
-/// For a look with a browser: `LOCKPROF_PAGES=DIR cargo test -p profiler-daemon
-/// --lib pages_for_a_look -- --ignored`.
-#[test]
-#[ignore = "writes files for a person to look at"]
-fn pages_for_a_look() {
-    let folder = std::env::var("LOCKPROF_PAGES").expect("LOCKPROF_PAGES names a folder");
-    for (name, report) in [("sweep", fixture::sweep()), ("comparison", fixture::comparison())] {
-        std::fs::write(format!("{folder}/{name}.html"), page(&report)).expect("it can be written");
-    }
-}
