@@ -9,7 +9,7 @@ use lockprof::commands::session::Session;
 use lockprof::hooks::attribution::Wanted;
 use lockprof::snapshot::{Charge, Party, Snapshot};
 
-use super::cgroups::{self, Folder};
+use super::cgroups;
 use super::tasks::{StopOnDrop, Task};
 use super::{PATIENCE, alone, common, described, mounts, path, session, settled};
 use crate::needs_bpf;
@@ -49,7 +49,7 @@ fn cgroups_that_come_and_go_take_no_more_memory_and_everything_adds_up() {
     const TEST: &str = "cgroups_that_come_and_go_take_no_more_memory_and_everything_adds_up";
     needs_bpf!("cgroups_that_come_and_go_take_no_more_memory_and_everything_adds_up");
     let _alone = alone();
-    let Some(folder) = Folder::make(TEST, "lockprof-churn") else { return };
+    let Some(folder) = cgroups::folder(TEST, "lockprof-churn") else { return };
     let scale = if common::emulated() { EMULATED } else { SCALE };
     let session = session(Wanted { rows: scale.rows, ..Wanted::default() });
     let first = settled(&session);
@@ -80,7 +80,7 @@ fn cgroups_that_come_and_go_take_no_more_memory_and_everything_adds_up() {
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let _open = gate.read().expect("no look panics");
-                    let (_, path) = folder.add(&format!("{worker}-{number}"));
+                    let (_, path) = folder.add(format!("{worker}-{number}"));
                     burst(c"short-lived", &path, 1);
                     cgroups::remove(&path);
                     gone.fetch_add(1, Ordering::Relaxed);

@@ -344,6 +344,7 @@ pub const METRICS: &[Metric] = &[
     mounts::MOUNTINFO_READS,
     mounts::MOUNTINFO_ENTRIES,
     mounts::MOUNTINFO_READ_SECONDS,
+    mounts::MOUNTINFO_LOCK_WAIT,
     mounts::MOUNT_NAMESPACES,
     mounts::MOUNTS,
     mounts::MOUNTS_MAX,

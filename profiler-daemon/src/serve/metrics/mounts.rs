@@ -69,6 +69,18 @@ pub(super) const MOUNTINFO_READ_SECONDS: Metric = Metric {
     rows: |s| reader_rows(s, |r| Figure::Number(seconds(r.reads.sum_ns))),
 };
 
+pub(super) const MOUNTINFO_LOCK_WAIT: Metric = Metric {
+    name: "lockprof_mountinfo_lock_wait_seconds_total",
+    help: "Time that reads of mount tables spent waiting for the lock.",
+    kind: Kind::Counter,
+    unit: Some(Unit::Seconds),
+    labels: &[LOCK],
+    note: "All readers together. Booked when a wait ends, so reads that have not returned are included. A wait \
+           inside another wait counts for both locks. The rest of `lockprof_mountinfo_read_seconds_total` is the \
+           walk over the mounts, most of it under `namespace_sem`.",
+    rows: lock_wait_rows,
+};
+
 pub(super) const MOUNT_NAMESPACES: Metric = Metric {
     name: "lockprof_mount_namespaces",
     help: "Mount namespaces that tasks are in.",
@@ -119,6 +131,18 @@ pub(super) const SUPERBLOCKS_CREATED: Metric = Metric {
     },
 };
 
+/// One row for each watched lock, zeros included: a counter that appears at its
+/// first wait would hide that wait from `rate()`.
+fn lock_wait_rows<'a>(scrape: &'a Scrape<'a>) -> Rows<'a> {
+    let waits = scrape.snapshot.mountinfo_lock_wait_ns.iter();
+    Box::new(waits.flat_map(|waits| {
+        watched(scrape).into_iter().map(|lock| {
+            let ns = waits.get(lock).copied().unwrap_or(0);
+            Row::new([Text(lock)], Figure::Number(seconds(ns)))
+        })
+    }))
+}
+
 /// One row for each file and runtime that was seen.
 fn reader_rows<'a>(
     scrape: &'a Scrape<'a>,
@@ -138,4 +162,25 @@ fn reader_rows<'a>(
         sums.into_iter()
             .map(move |((file, runtime), sum)| Row::new([Text(file), Text(runtime)], figure(&sum))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::example;
+
+    #[test]
+    fn lock_waits_of_reads_are_there_for_every_lock_or_where_no_read_is_seen_for_none() {
+        let mut snapshot = example::snapshot();
+        snapshot.mountinfo_lock_wait_ns = Some(BTreeMap::from([("mount_lock".into(), 5_000)]));
+        let scrape = example::scrape(&snapshot);
+        let rows: Vec<_> = lock_wait_rows(&scrape).collect();
+        assert_eq!(rows.len(), watched(&scrape).len());
+        for row in &rows {
+            let expected = if row.values() == [Text("mount_lock")] { 5e-6 } else { 0.0 };
+            assert!(matches!(row.figure, Figure::Number(n) if n == expected), "{:?}", row.values());
+        }
+        snapshot.mountinfo_lock_wait_ns = None;
+        assert_eq!(lock_wait_rows(&example::scrape(&snapshot)).count(), 0);
+    }
 }
