@@ -72,7 +72,7 @@ fn storm(runtime: &str, more: &[&str]) -> Command {
 
 /// Long enough for some starts.
 fn some_time() -> &'static str {
-    if common::emulated() { "30s" } else { "2s" }
+    if common::emulated() { "10s" } else { "2s" }
 }
 
 /// The summary of a storm without a failure.
@@ -159,6 +159,7 @@ fn namespaces_with_containers(child: &Child) -> BTreeSet<OsString> {
         if namespaces.len() >= 2 {
             return namespaces;
         }
+        assert!(processes().contains_key(&child.id()), "the storm has ended");
         assert!(Instant::now() < deadline, "the storm starts no container: {namespaces:?}");
     }
 }
@@ -283,6 +284,24 @@ fn nothing_is_left_after_a_storm_of_real_runtimes_is_killed() {
             assert_all_gone(&namespaces);
             assert_eq!(left_on_host(), [""; 0], "{runtime}");
         }
+    }
+}
+
+#[test]
+fn a_host_with_the_unified_hierarchy_alone_starts_them_too() {
+    for runtime in usable("a_host_with_the_unified_hierarchy_alone_starts_them_too") {
+        // Where this host has the older ones, they are covered.
+        let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null; \
+                      test -e /sys/fs/cgroup/cgroup.controllers && exec \"$@\"";
+        let storm = storm(runtime, &["--duration", some_time()]);
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(storm.get_program())
+            .args(storm.get_args())
+            .output()
+            .expect("unshare runs");
+        summary(&output);
+        assert_eq!(left_on_host(), [""; 0], "{runtime}");
     }
 }
 
