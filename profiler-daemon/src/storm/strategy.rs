@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Declares an enum whose values have one name each, on the command line, in
 /// JSON and in tables.
@@ -12,7 +12,7 @@ macro_rules! named {
         $name:ident { $($(#[$value_meta:meta])* $value:ident = $text:literal),+ $(,)? }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name {
             $($(#[$value_meta])* #[serde(rename = $text)] $value),+
         }
@@ -117,7 +117,7 @@ named! {
 }
 
 /// What each start does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Strategy {
     /// Who starts the containers. A real runtime decides on its own about
     /// [`Self::rootfs`] and [`Self::mask_with`].
@@ -146,6 +146,70 @@ pub struct Strategy {
     pub mount_query: MountQuery,
 }
 
+impl Strategy {
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    ///
+    /// Says which flags do not, and what to give.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(idmap) = self.idmap
+            && self.layers == 0
+        {
+            return Err(format!(
+                "--idmap {idmap} maps the layers of an overlayfs, and --layers 0 has none: give \
+                 --layers 1 or more"
+            ));
+        }
+        if self.runtime == Runtime::Builtin {
+            return Ok(());
+        }
+        let decides = format!("--runtime {} mounts in a way of its own", self.runtime);
+        if self.rootfs != RootFs::default() {
+            return Err(format!("{decides}: leave out --rootfs {}", self.rootfs));
+        }
+        if self.mask_with != MaskWith::default() {
+            return Err(format!("{decides}: leave out --mask-with {}", self.mask_with));
+        }
+        Ok(())
+    }
+}
+
+impl Strategy {
+    /// Its name in a report of this strategy alone: who or what makes the root,
+    /// and every figure that is not the default.
+    pub fn name(&self) -> String {
+        let usual = Self::default();
+        let mut name = match self.runtime {
+            Runtime::Builtin => self.rootfs.to_string(),
+            real => real.to_string(),
+        };
+        let figures = [
+            ("layers", self.layers, usual.layers),
+            ("binds", self.binds, usual.binds),
+            ("masks", self.masks, usual.masks),
+            ("host-mounts", self.host_mounts, usual.host_mounts),
+            ("mountinfo-reads", self.mountinfo_reads, usual.mountinfo_reads),
+        ];
+        for (flag, figure, usual) in figures {
+            if figure != usual {
+                name.push_str(&format!("+{flag}={figure}"));
+            }
+        }
+        let words = [
+            self.idmap.map(Idmap::as_str),
+            (self.mask_with != usual.mask_with).then(|| self.mask_with.as_str()),
+            (self.propagation != usual.propagation).then(|| self.propagation.as_str()),
+            (self.mount_query != usual.mount_query).then(|| self.mount_query.as_str()),
+        ];
+        for word in words.into_iter().flatten() {
+            name.push('+');
+            name.push_str(word);
+        }
+        name
+    }
+}
+
 impl Default for Strategy {
     /// What a plain container has: some volumes and files, and the masks of
     /// the OCI default.
@@ -162,6 +226,43 @@ impl Default for Strategy {
             propagation: Propagation::default(),
             mountinfo_reads: 0,
             mount_query: MountQuery::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_the_names_of_the_flags() {
+        let base = Strategy::default;
+        for (strategy, named) in [
+            (Strategy { idmap: Some(Idmap::Parent), ..base() }, ["--idmap parent", "--layers"]),
+            (
+                Strategy { runtime: Runtime::Runc, rootfs: RootFs::Fd, ..base() },
+                ["--runtime runc", "--rootfs fd"],
+            ),
+            (
+                Strategy { runtime: Runtime::Crun, mask_with: MaskWith::SharedTmpfs, ..base() },
+                ["--runtime crun", "--mask-with shared-tmpfs"],
+            ),
+        ] {
+            let said = strategy.check().unwrap_err();
+            assert!(named.iter().all(|flag| said.contains(flag)), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_goes_together_is_taken() {
+        let base = Strategy::default;
+        for strategy in [
+            base(),
+            Strategy { layers: 1, idmap: Some(Idmap::PerLayer), ..base() },
+            Strategy { runtime: Runtime::Runc, ..base() },
+            Strategy { rootfs: RootFs::Beneath, mask_with: MaskWith::SharedTmpfs, ..base() },
+        ] {
+            assert_eq!(strategy.check(), Ok(()), "{strategy:?}");
         }
     }
 }

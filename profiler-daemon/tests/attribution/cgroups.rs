@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lockprof::who::Hierarchy;
 
-use super::common;
+use super::{PATIENCE, common};
 
 /// A cgroup, removed with all below it when dropped.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -58,16 +59,24 @@ fn remove_all(folder: &Path) {
 }
 
 /// Removes the cgroup at `path`, whose tasks have ended. The kernel may need a
-/// moment to see that.
+/// moment to see that, which is long where the CPU that a task ended on stands
+/// still.
 pub(crate) fn remove(path: &Path) {
-    for _ in 0..1000 {
+    let began = Instant::now();
+    loop {
         match fs::remove_dir(path) {
             Ok(()) => return,
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                let inside = || fs::read_to_string(path.join("cgroup.procs"));
+                assert!(
+                    began.elapsed() < PATIENCE,
+                    "{} stays busy with the processes {:?}",
+                    path.display(),
+                    inside()
+                );
+                std::thread::sleep(Duration::from_millis(1));
             }
             Err(error) => panic!("{}: {error}", path.display()),
         }
     }
-    panic!("{} stays busy", path.display());
 }

@@ -24,8 +24,8 @@ use crate::vm::machine::{Accelerator, Threads};
 use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
-/// When a guest is stopped: several times what one takes.
-const TIMEOUT: Duration = Duration::from_secs(1000);
+/// When a guest is stopped: twice what one takes beside another one.
+const TIMEOUT: Duration = Duration::from_secs(2400);
 
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
@@ -135,7 +135,7 @@ fn run_guest(built: &Built, guest: &Guest, interrupt: &Interrupt) -> Result<Gues
             kernel: &kernel.image,
             machine: guest.machine,
             accelerator,
-            contents: &built.contents(guest),
+            contents: &built.contents(guest, kernel.modules),
             plan: &plan,
             timeout: TIMEOUT,
         },
@@ -336,7 +336,7 @@ impl Built {
         })
     }
 
-    fn contents(&self, guest: &Guest) -> Contents {
+    fn contents(&self, guest: &Guest, modules: Vec<PathBuf>) -> Contents {
         let mut files = vec![self.witness.clone()];
         files.extend(guest.files.iter().map(|file| self.tests[file.name].clone()));
         let package = shell::workspace().join("profiler-daemon");
@@ -345,6 +345,7 @@ impl Built {
             programs: PROGRAMS.into_iter().filter_map(shell::find).collect(),
             files,
             folders: vec![package],
+            modules,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::cpio::Archive;
-use super::plan::{INIT, PLAN, Plan};
+use super::plan::{INIT, MODULES, PLAN, Plan};
 use crate::shell;
 
 /// What is in a guest.
@@ -24,6 +24,8 @@ pub(crate) struct Contents {
     pub(crate) files: Vec<PathBuf>,
     /// Folders that have to exist.
     pub(crate) folders: Vec<PathBuf>,
+    /// Kernel modules that are loaded before the first step.
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 /// Folders that things are mounted on or that programs expect.
@@ -59,6 +61,12 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
     archive.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
     archive.text("/etc/group", "root:x:0:\n");
     busybox(&mut archive)?;
+    archive.folder(MODULES);
+    for module in &contents.modules {
+        if let Some(name) = module.file_name() {
+            archive.copy(Path::new(MODULES).join(name), module);
+        }
+    }
 
     let mut programs = vec![init, contents.lockprof.clone()];
     archive.copy(&contents.lockprof, &contents.lockprof);

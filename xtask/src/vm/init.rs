@@ -15,11 +15,11 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, wait};
-use rustix::system::{RebootCommand, reboot};
+use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
 use super::frames::{self, Kind};
-use super::plan::{PATH, PLAN, Plan, Step};
+use super::plan::{MODULES, PATH, PLAN, Plan, Step};
 
 /// The port of the frames; `ttyS0` is the kernel's console.
 const PORT: &str = "/dev/ttyS1";
@@ -42,6 +42,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 fn serve() -> Result<()> {
     mount_basics()?;
+    load_modules()?;
     let port = Port::open()?;
     port.send(Kind::Hello, &fs::read("/proc/sys/kernel/osrelease").unwrap_or_default())?;
     match run_plan(&port) {
@@ -82,6 +83,18 @@ fn mount_basics() -> Result<()> {
 
 fn attach(kind: &str, at: &str) -> rustix::io::Result<()> {
     mount(kind, at, kind, MountFlags::empty(), None)
+}
+
+/// Loads what Debian's kernel has as modules, if it is there.
+fn load_modules() -> Result<()> {
+    for entry in fs::read_dir(MODULES).with_context(|| format!("failed to read {MODULES}"))? {
+        let path = entry.with_context(|| format!("failed to read {MODULES}"))?.path();
+        let file =
+            File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        finit_module(&file, c"", 0)
+            .with_context(|| format!("failed to load {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes the root a mount that has a parent. `pivot_root(2)` refuses while the

@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let step = Step { name: command.join(" "), command, folder: "/root".into(), ..Step::default() };
     let plan = Plan { steps: vec![step], collect: None };
-    let contents = Contents { lockprof, ..Contents::default() };
+    let contents = Contents { lockprof, modules: kernel.modules.clone(), ..Contents::default() };
     let guest = Guest {
         // Several may run at once.
         name: &format!("command-{}", std::process::id()),

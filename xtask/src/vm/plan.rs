@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the plan is in the initramfs.
 pub(crate) const PLAN: &str = "/lockprof-vm/plan.json";
+/// Where the kernel modules are that the init loads.
+pub(crate) const MODULES: &str = "/lockprof-vm/modules";
 /// Where the init is: xtask itself.
 pub(crate) const INIT: &str = "/lockprof-vm/init";
 

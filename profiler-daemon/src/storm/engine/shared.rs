@@ -2,8 +2,9 @@
 //! records through a pipe.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::pace::Pace;
 use super::words::Words;
 use crate::storm::start::Op;
 use crate::storm::sys::{Shareable, SharedMemory};
@@ -15,7 +16,7 @@ const ERRNOS: usize = 134;
 /// Totals over all processes. Every start adds what it did once, at its end.
 #[repr(C)]
 pub(super) struct Totals {
-    stop: AtomicU32,
+    pub(super) pace: Pace,
     pub(super) failed_starts: AtomicU64,
     pub(super) mounts: AtomicU64,
     pub(super) umounts: AtomicU64,
@@ -52,14 +53,6 @@ impl SharedCounters {
 }
 
 impl Totals {
-    pub(super) fn tell_to_stop(&self) {
-        self.stop.store(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn must_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) != 0
-    }
-
     pub(super) fn count_error(&self, op: Op, error: &io::Error) {
         if error.raw_os_error().is_none() {
             self.words.say(op, &error.to_string());
@@ -88,7 +81,7 @@ impl Totals {
 /// Bytes of a [`Record`] in the pipe.
 pub(super) const RECORD_BYTES: usize = 16;
 
-/// What happened to a start.
+/// What happened to a start, or to the storm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
     /// Its root is in place, this long after the fork.
@@ -103,13 +96,24 @@ pub(super) enum Record {
         /// Why.
         errno: i32,
     },
+    /// All is prepared: starts begin.
+    Opened,
+    /// The last worker has ended.
+    Done,
 }
+
+/// Where the number of a step is for records without one.
+const STARTED: u32 = u32::MAX;
+const OPENED: u32 = u32::MAX - 1;
+const DONE: u32 = u32::MAX - 2;
 
 impl Record {
     pub(super) fn encode(self) -> [u8; RECORD_BYTES] {
         let (op, errno, latency_ns) = match self {
-            Self::Started { latency_ns } => (u32::MAX, 0, latency_ns),
+            Self::Started { latency_ns } => (STARTED, 0, latency_ns),
             Self::Failed { op, errno } => (op as u32, errno, 0),
+            Self::Opened => (OPENED, 0, 0),
+            Self::Done => (DONE, 0, 0),
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&op.to_ne_bytes());
@@ -123,7 +127,9 @@ impl Record {
         let [a, b, c, d, e, f, g, h, latency @ ..] = bytes;
         let latency_ns = u64::from_ne_bytes(latency);
         match u32::from_ne_bytes([a, b, c, d]) {
-            u32::MAX => Some(Self::Started { latency_ns }),
+            STARTED => Some(Self::Started { latency_ns }),
+            OPENED => Some(Self::Opened),
+            DONE => Some(Self::Done),
             op => {
                 let op = *Op::ALL.get(usize::try_from(op).ok()?)?;
                 Some(Self::Failed { op, errno: i32::from_ne_bytes([e, f, g, h]) })
@@ -143,6 +149,8 @@ mod tests {
             Record::Started { latency_ns: u64::MAX },
             Record::Failed { op: Op::MakePrivate, errno: 1 },
             Record::Failed { op: Op::ReadMountinfo, errno: 133 },
+            Record::Opened,
+            Record::Done,
         ] {
             assert_eq!(Record::decode(record.encode()), Some(record));
         }

@@ -4,11 +4,12 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
+use super::pace;
 use super::shared::{Record, Totals};
 use super::supervisor::{Supervisor, name_process};
 use crate::storm::runtime;
@@ -18,6 +19,9 @@ use crate::storm::sys::{Forked, exit, fork, unshare_mounts};
 /// Exit status of a start that failed and has said so.
 const FAILED: i32 = 1;
 
+/// How long a worker waits after the kernel has refused it a process.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// How containers are started.
 pub(super) enum Starts {
     /// By a process of the storm each.
@@ -26,22 +30,27 @@ pub(super) enum Starts {
     Runtime(runtime::Prepared),
 }
 
-/// Starts one container after the other below `dir` until told to stop.
+/// Starts one container after the other below `dir`, each in its turn, until
+/// there are no more.
 pub(super) fn start_containers(storm: &Supervisor<'_>, starts: &Starts, dir: &str) {
-    for number in 0.. {
-        if storm.counters.must_stop() {
-            return;
-        }
+    let pace = &storm.counters.pace;
+    let interval = storm.options.rate.map(pace::interval);
+    pace.wait_for_opening();
+    let mut number = 0;
+    while pace.turn(interval) {
         match starts {
             Starts::Runtime(prepared) => {
                 watch(storm, Instant::now(), |seen| prepared.start(dir, number, seen));
             }
             Starts::Builtin(prepared) => {
                 if let Err(error) = start_in_child(storm, prepared, dir) {
-                    return storm.report_failure(Op::Fork, &error);
+                    storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+                    storm.report_failure(Op::Fork, &error);
+                    pace.sleep(PAUSE);
                 }
             }
         }
+        number += 1;
     }
 }
 
@@ -73,11 +82,14 @@ fn watch(
     begun_at: Instant,
     start: impl FnOnce(&Seen<'_>) -> Result<(), Failure>,
 ) -> bool {
-    let seen = Seen { storm, begun_at, tally: Cell::default() };
+    let seen = Seen { storm, begun_at, tally: Cell::default(), in_place: Cell::default() };
     let end = start(&seen);
     storm.counters.add(seen.tally.get());
     if let Err((op, error)) = &end {
-        storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+        // One whose root is in place counts as a start already.
+        if !seen.in_place.get() {
+            storm.counters.failed_starts.fetch_add(1, Ordering::Relaxed);
+        }
         storm.report_failure(*op, error);
     }
     end.is_ok()
@@ -90,7 +102,8 @@ pub(super) fn poll_mounts(storm: &Supervisor<'_>) {
         return storm.report_failure(Op::Unshare, &error);
     }
     let mut table = Table::new(storm.options.strategy.mount_query);
-    while !storm.counters.must_stop() {
+    storm.counters.pace.wait_for_opening();
+    while !storm.counters.pace.must_stop() {
         match table.ask() {
             Ok(bytes) => storm.counters.add(Tally {
                 mountinfo_reads: 1,
@@ -107,6 +120,7 @@ struct Seen<'a> {
     storm: &'a Supervisor<'a>,
     begun_at: Instant,
     tally: Cell<Tally>,
+    in_place: Cell<bool>,
 }
 
 impl Observer for Seen<'_> {
@@ -120,6 +134,7 @@ impl Observer for Seen<'_> {
 
     fn in_place(&self) {
         let latency_ns = u64::try_from(self.begun_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.in_place.set(true);
         self.storm.send(Record::Started { latency_ns });
     }
 }

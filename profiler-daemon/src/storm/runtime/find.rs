@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Access, access};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::words;
 use crate::snapshot::Name;
@@ -24,7 +24,7 @@ pub struct Driver {
 }
 
 /// Why a real runtime cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum RuntimeError {
     /// It is not there.
     #[error(

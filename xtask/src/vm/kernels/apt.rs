@@ -90,9 +90,12 @@ impl Archive {
         Ok(parse_packages(&String::from_utf8_lossy(&shown.stdout)))
     }
 
-    /// Downloads a package and puts the kernel that is in it at `image`.
-    pub(super) fn unpack_kernel(&self, package: &str, image: &Path) -> Result<()> {
+    /// Downloads a package and puts files of it in place, told by how their names
+    /// begin.
+    pub(super) fn take(&self, package: &str, wanted: &[(&str, &Path)]) -> Result<()> {
         let download = self.folder.join("download");
+        fs::create_dir_all(&download)
+            .with_context(|| format!("failed to create {}", download.display()))?;
         let done =
             output(self.apt("apt-get").args(["download", "-qq", package]).current_dir(&download))?;
         said(&done).with_context(|| format!("failed to download {package} from {}", self.suite))?;
@@ -102,14 +105,13 @@ impl Archive {
                 .with_context(|| format!("apt-get downloaded no {package}"))?;
             let _ = fs::remove_dir_all(&unpacked);
             fs::create_dir(&unpacked).context("failed to create a folder to unpack to")?;
-            unpack(&deb, &unpacked)?;
-            let found = find(&unpacked, |name| name.starts_with("vmlinuz"))?
-                .with_context(|| format!("{package} has no kernel image"))?;
-            // Into place in one step: a run that is cut off leaves no half of it.
-            let beside = image.with_extension("new");
-            fs::copy(&found, &beside)
-                .and_then(|_| fs::rename(&beside, image))
-                .with_context(|| format!("failed to write {}", image.display()))
+            for (name, place) in wanted {
+                unpack(&deb, name, &unpacked)?;
+                let found = find(&unpacked, |found| found.starts_with(name))?
+                    .with_context(|| format!("{package} has no {name}"))?;
+                put(&found, place)?;
+            }
+            Ok(())
         })();
         // 100 MB that nobody needs any more.
         let _ = fs::remove_dir_all(&download);
@@ -203,8 +205,30 @@ fn parse_packages(text: &str) -> Vec<Package> {
         .collect()
 }
 
-/// Takes the kernel images out of a package.
-fn unpack(deb: &Path, to: &Path) -> Result<()> {
+/// Copies a file, decompressed, into place in one step: a run that is cut off
+/// leaves no half of it.
+fn put(file: &Path, place: &Path) -> Result<()> {
+    let beside = place.with_extension("new");
+    if file.extension().is_some_and(|end| end == "xz") {
+        let written = fs::File::create(&beside)
+            .with_context(|| format!("failed to create {}", beside.display()))?;
+        let status = Command::new("xz")
+            .args(["--decompress", "--stdout"])
+            .arg(file)
+            .stdout(written)
+            .status()
+            .context("failed to start xz, which modules are compressed with")?;
+        if !status.success() {
+            bail!("failed to decompress {} ({status})", file.display());
+        }
+    } else {
+        fs::copy(file, &beside).with_context(|| format!("failed to copy {}", file.display()))?;
+    }
+    fs::rename(&beside, place).with_context(|| format!("failed to write {}", place.display()))
+}
+
+/// Takes the files whose names begin with `name` out of a package.
+fn unpack(deb: &Path, name: &str, to: &Path) -> Result<()> {
     let mut data = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(deb)
@@ -215,7 +239,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     let tar = Command::new("tar")
         .args(["--extract", "--wildcards", "--no-same-owner", "--directory"])
         .arg(to)
-        .arg("*vmlinuz*")
+        .arg(format!("*/{name}*"))
         .stdin(stream)
         .output()
         .context("failed to start tar")?;
@@ -223,7 +247,7 @@ fn unpack(deb: &Path, to: &Path) -> Result<()> {
     if !data.success() {
         bail!("failed to unpack {} ({data})", deb.display());
     }
-    said(&tar).with_context(|| format!("failed to find a kernel in {}", deb.display()))
+    said(&tar).with_context(|| format!("failed to find {name} in {}", deb.display()))
 }
 
 /// The first file below `folder` whose name is `wanted`.

@@ -45,6 +45,9 @@ pub(crate) const SERIES: [Series; 9] = [
 /// The series that `cargo xtask vm` boots by default: a stable release's.
 pub(crate) const USUAL: &str = "6.12";
 
+/// Modules that a guest loads: what Debian does not build in and tests need.
+const MODULES: [&str; 1] = ["overlay"];
+
 /// How long a cached kernel is taken without asking for a newer package.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -53,6 +56,8 @@ const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Kernel {
     /// The file.
     pub(crate) image: PathBuf,
+    /// Its [`MODULES`], as far as they can be had.
+    pub(crate) modules: Vec<PathBuf>,
     /// What it is: a package and its version, or the file.
     pub(crate) origin: String,
 }
@@ -68,7 +73,7 @@ pub(crate) fn named(name: &str) -> Result<Kernel> {
         if !image.is_file() {
             return Err(anyhow!("{name}, which --kernel names, is no file"));
         }
-        return Ok(Kernel { origin: name.to_owned(), image });
+        return Ok(Kernel { origin: name.to_owned(), image, modules: Vec::new() });
     }
     let series = SERIES.iter().find(|series| series.name == name).with_context(|| {
         let names: Vec<_> = SERIES.iter().map(|series| series.name).collect();
@@ -98,20 +103,26 @@ impl Series {
         lock.lock().context("failed to lock the cache of kernels")?;
 
         let origin = folder.join("package");
+        let modules = MODULES.map(|name| folder.join(format!("{name}.ko")));
         let cached = || Kernel {
             image: image.clone(),
+            modules: modules.iter().filter(|file| file.is_file()).cloned().collect(),
             origin: fs::read_to_string(&origin)
                 .map_or_else(|_| image.display().to_string(), |text| text.trim().to_owned()),
         };
+        // Says that modules were looked for, in the newest package.
+        let looked = folder.join("modules");
         // One that was put there by hand has no package, and stays.
-        if image.is_file() && (!origin.is_file() || fresh(&origin)) {
+        if image.is_file() && (!origin.is_file() || fresh(&origin) && looked.is_file()) {
             return Ok(cached());
         }
-        match self.fetch(&cache, &image) {
+        match self.fetch(&cache, &image, &modules) {
             Ok(package) => {
-                fs::write(&origin, format!("{package}\n"))
-                    .with_context(|| format!("failed to write {}", origin.display()))?;
-                Ok(Kernel { image, origin: package })
+                for (file, text) in [(&origin, format!("{package}\n")), (&looked, String::new())] {
+                    fs::write(file, text)
+                        .with_context(|| format!("failed to write {}", file.display()))?;
+                }
+                Ok(Kernel { origin: package, ..cached() })
             }
             Err(error) if image.is_file() => {
                 eprintln!("vm: taking the cached kernel, for no newer one can be had: {error:#}");
@@ -127,7 +138,7 @@ impl Series {
     }
 
     /// Downloads and unpacks the newest package; its name and version.
-    fn fetch(&self, cache: &Path, image: &Path) -> Result<String> {
+    fn fetch(&self, cache: &Path, image: &Path, modules: &[PathBuf]) -> Result<String> {
         let mut missing = Vec::new();
         for suite in self.suites {
             let archive = apt::Archive::open(&cache.join("apt"), suite)?;
@@ -135,13 +146,39 @@ impl Series {
             match version::newest(self.name, &lines) {
                 Some(package) => {
                     println!("vm: downloading {} {} from {suite}", package.name, package.version);
-                    archive.unpack_kernel(&package.name, image)?;
+                    take(&archive, &package.name, image, modules)?;
                     return Ok(format!("{} {}", package.name, package.version));
                 }
                 None => missing.push(*suite),
             }
         }
         Err(anyhow!("Debian's {} has no package of it", missing.join(" or ")))
+    }
+}
+
+/// Takes the kernel and its modules from their packages.
+///
+/// Where the image is in `linux-binary-*`, the modules are in `linux-modules-*`
+/// of the same name. Not all versions have that: then a guest goes without.
+fn take(archive: &apt::Archive, package: &str, image: &Path, modules: &[PathBuf]) -> Result<()> {
+    let apart = package.strip_prefix("linux-binary-").map(|rest| format!("linux-modules-{rest}"));
+    let files: Vec<_> = MODULES.iter().map(|name| format!("{name}.ko")).collect();
+    let modules: Vec<_> =
+        files.iter().map(String::as_str).zip(modules.iter().map(PathBuf::as_path)).collect();
+    for (_, place) in &modules {
+        // Those of another version do not fit.
+        let _ = fs::remove_file(place);
+    }
+    let kernel = [("vmlinuz", image)];
+    match apart {
+        None => archive.take(package, &[&kernel[..], &modules].concat()),
+        Some(apart) => {
+            archive.take(package, &kernel)?;
+            if let Err(error) = archive.take(&apart, &modules) {
+                eprintln!("vm: {package} goes without {}: {error:#}", files.join(" and "));
+            }
+            Ok(())
+        }
     }
 }
 
