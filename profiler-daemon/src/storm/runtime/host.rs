@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 /// Where every runtime looks for cgroups.
@@ -22,12 +23,17 @@ pub(super) fn adapt() -> io::Result<()> {
     let guarded = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", guarded, None).map_err(|e| named("/proc", e))?;
     // Read-only as a mount, not as a superblock: that is the host's.
-    mount("cgroup2", CGROUPS, "cgroup2", guarded, None).map_err(|e| named(CGROUPS, e))?;
+    match mount("cgroup2", CGROUPS, "cgroup2", guarded, None) {
+        // It is there already: a file system cannot be mounted on itself
+        // (`do_add_mount`, fs/namespace.c).
+        Ok(()) | Err(Errno::BUSY) => {}
+        Err(error) => return Err(named(CGROUPS, error)),
+    }
     let read_only = guarded | MountFlags::BIND | MountFlags::RDONLY;
     mount_remount(CGROUPS, read_only, c"").map_err(|e| named(CGROUPS, e))
 }
 
 /// The error with the place, as one step mounts at several.
-fn named(place: &str, error: rustix::io::Errno) -> io::Error {
+fn named(place: &str, error: Errno) -> io::Error {
     io::Error::other(format!("{place}: {error}"))
 }
