@@ -103,6 +103,13 @@ fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
     let cpus = NonZeroU32::try_from(cpus).unwrap_or(NonZeroU32::MAX);
     let pinned_to = args.pin.as_ref().map_or(Ok(None), storm::Place::cpus)?;
     let mut engine = storm::Engine::start()?;
+    if engine.in_user_namespace() {
+        // Nothing is left to do when standard error is gone.
+        let _ = writeln!(
+            io::stderr(),
+            "lockprof: without CAP_SYS_ADMIN the storm mounts in a user namespace of its own"
+        );
+    }
     let summary = engine.run(&args.options(cpus, pinned_to), &mut |_| {})?;
     let text = if args.json {
         let json = serde_json::to_string(&summary).context("failed to write JSON")?;

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal,
 use rustix::thread::set_name;
 
 use super::shared::{Record, SharedCounters};
-use super::{mounts, worker};
+use super::{mounts, pace, worker};
 use crate::storm::load::Options;
 use crate::storm::start::{Failure, Op, Prepared};
 use crate::storm::sys::{Forked, exit, fork, write_record};
@@ -59,8 +59,8 @@ impl Supervisor<'_> {
     fn supervise(&self) -> Result<(), Failure> {
         name_process(c"storm-init");
         let strategy = &self.options.strategy;
-        let pace = &self.counters.pace;
-        let base = mounts::lay_out(strategy, || pace.must_stop())?;
+        let turns = &self.counters.pace;
+        let base = mounts::lay_out(strategy, || turns.must_stop())?;
         let prepared = Prepared::new(strategy, base)?;
         for _ in 0..self.options.pollers {
             self.spawn(c"storm-poller", || worker::poll_mounts(self))?;
@@ -73,8 +73,8 @@ impl Supervisor<'_> {
             workers.insert(self.spawn(c"storm-worker", work)?);
         }
         // First the word, so that no start comes before it.
-        self.send(Record::Opened);
-        pace.open();
+        self.send(Record::Opened { at_ns: pace::now_ns() });
+        turns.open();
         self.reap(workers);
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Supervisor<'_> {
                 }
             };
             if workers.remove(&ended) && workers.is_empty() {
-                self.send(Record::Done);
+                self.send(Record::Done { at_ns: pace::now_ns() });
                 self.counters.pace.tell_to_stop();
             }
         }
