@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::child::Child;
 use super::failed_to;
+use super::pace::now_ns;
 use super::shared::{RECORD_BYTES, Record, SharedCounters};
 use super::summary::{Outcome, new_histogram};
 use super::wire::{Channel, Event, Progress, Request};
@@ -37,8 +38,9 @@ pub(super) struct Collector<'a> {
     longest_ns: u64,
     starts: u64,
     first_failure: Option<(Op, i32)>,
-    opened: Option<Instant>,
-    ended: Option<Instant>,
+    opened: Option<Opened>,
+    /// In ns of `CLOCK_MONOTONIC`.
+    ended_ns: Option<u64>,
     /// The last worker came to its own end.
     done: bool,
     /// The workers were told to end.
@@ -46,6 +48,15 @@ pub(super) struct Collector<'a> {
     interrupted: bool,
     /// The grace was over, or a second request to stop came.
     killed: bool,
+}
+
+/// When the first worker could start.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// In ns of `CLOCK_MONOTONIC`, by the supervisor.
+    at_ns: u64,
+    /// When word of it came.
+    heard: Instant,
 }
 
 /// How a storm ended.
@@ -78,7 +89,7 @@ impl<'a> Collector<'a> {
             starts: 0,
             first_failure: None,
             opened: None,
-            ended: None,
+            ended_ns: None,
             done: false,
             stopping: false,
             interrupted: false,
@@ -157,16 +168,16 @@ impl<'a> Collector<'a> {
             }
             // Later failures are in the counters.
             Record::Failed { .. } => {}
-            Record::Opened => {
+            Record::Opened { at_ns } => {
                 let now = Instant::now();
-                self.opened = Some(now);
+                self.opened = Some(Opened { at_ns, heard: now });
                 if let (Stop::After(time), false) = (self.stop, self.stopping) {
                     self.deadline = Some(now + time);
                 }
             }
-            Record::Done => {
+            Record::Done { at_ns } => {
                 self.done = true;
-                self.ended = Some(Instant::now());
+                self.ended_ns = Some(at_ns);
             }
         }
     }
@@ -186,7 +197,7 @@ impl<'a> Collector<'a> {
         let progress = Progress {
             starts: self.starts,
             failed_starts: self.counters.failed_starts.load(Ordering::Relaxed),
-            elapsed: self.opened.map_or(Duration::ZERO, |opened| opened.elapsed()),
+            elapsed: self.opened.map_or(Duration::ZERO, |opened| opened.heard.elapsed()),
         };
         match caller.send_if_read(&Event::Progress(progress)) {
             // That the caller is gone shows when its word is waited for.
@@ -206,9 +217,10 @@ impl<'a> Collector<'a> {
         if !self.stopping && !complete {
             return End::Early;
         }
-        let ended = self.ended.unwrap_or_else(Instant::now);
+        let ended_ns = self.ended_ns.unwrap_or_else(now_ns);
+        let duration = |opened: Opened| Duration::from_nanos(ended_ns.saturating_sub(opened.at_ns));
         End::Over(Outcome {
-            duration: self.opened.map_or(Duration::ZERO, |opened| ended - opened),
+            duration: self.opened.map_or(Duration::ZERO, duration),
             latencies: self.latencies,
             longest_ns: self.longest_ns,
             interrupted: self.interrupted,

@@ -76,6 +76,10 @@ fn mount_base() -> io::Result<&'static str> {
 
 /// Makes `count` bind mounts, each on a directory of its own: a stack of them on
 /// one would have to be climbed by every walk to the top.
+///
+/// The first one binds their source to itself. So the others are made of a mount
+/// that has none on it; a bind mount looks at all of those
+/// (`has_locked_children`, fs/namespace.c).
 fn add_host_mounts(base: &str, count: u32, must_stop: impl Fn() -> bool) -> Result<(), Failure> {
     if count == 0 {
         return Ok(());
@@ -83,15 +87,17 @@ fn add_host_mounts(base: &str, count: u32, must_stop: impl Fn() -> bool) -> Resu
     let make = |path: &str| mkdir(path, Mode::RWXU).map_err(|e| (Op::MakeTargets, e.into()));
     let host = format!("{base}/{HOST_MOUNTS}");
     let source = format!("{host}/source");
+    let bind = |target: &str| mount_bind(&source, target).map_err(|e| (Op::HostMounts, e.into()));
     make(&host)?;
     make(&source)?;
-    for i in 0..count {
+    bind(&source)?;
+    for i in 1..count {
         if must_stop() {
             break;
         }
         let target = format!("{host}/{i}");
         make(&target)?;
-        mount_bind(&source, &target).map_err(|e| (Op::HostMounts, e.into()))?;
+        bind(&target)?;
     }
     Ok(())
 }

@@ -137,7 +137,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn now_ns() -> u64 {
+/// `CLOCK_MONOTONIC`, which all processes share.
+pub(super) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);
     part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))

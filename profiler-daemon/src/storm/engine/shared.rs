@@ -97,9 +97,15 @@ pub(super) enum Record {
         errno: i32,
     },
     /// All is prepared: starts begin.
-    Opened,
+    Opened {
+        /// Before the first start, in ns of `CLOCK_MONOTONIC`.
+        at_ns: u64,
+    },
     /// The last worker has ended.
-    Done,
+    Done {
+        /// After that, on the same clock.
+        at_ns: u64,
+    },
 }
 
 /// Where the number of a step is for records without one.
@@ -109,27 +115,27 @@ const DONE: u32 = u32::MAX - 2;
 
 impl Record {
     pub(super) fn encode(self) -> [u8; RECORD_BYTES] {
-        let (op, errno, latency_ns) = match self {
+        let (op, errno, ns) = match self {
             Self::Started { latency_ns } => (STARTED, 0, latency_ns),
             Self::Failed { op, errno } => (op as u32, errno, 0),
-            Self::Opened => (OPENED, 0, 0),
-            Self::Done => (DONE, 0, 0),
+            Self::Opened { at_ns } => (OPENED, 0, at_ns),
+            Self::Done { at_ns } => (DONE, 0, at_ns),
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&op.to_ne_bytes());
         bytes[4..8].copy_from_slice(&errno.to_ne_bytes());
-        bytes[8..].copy_from_slice(&latency_ns.to_ne_bytes());
+        bytes[8..].copy_from_slice(&ns.to_ne_bytes());
         bytes
     }
 
     /// `None` for bytes that [`Record::encode`] does not make.
     pub(super) fn decode(bytes: [u8; RECORD_BYTES]) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, latency @ ..] = bytes;
-        let latency_ns = u64::from_ne_bytes(latency);
+        let [a, b, c, d, e, f, g, h, ns @ ..] = bytes;
+        let ns = u64::from_ne_bytes(ns);
         match u32::from_ne_bytes([a, b, c, d]) {
-            STARTED => Some(Self::Started { latency_ns }),
-            OPENED => Some(Self::Opened),
-            DONE => Some(Self::Done),
+            STARTED => Some(Self::Started { latency_ns: ns }),
+            OPENED => Some(Self::Opened { at_ns: ns }),
+            DONE => Some(Self::Done { at_ns: ns }),
             op => {
                 let op = *Op::ALL.get(usize::try_from(op).ok()?)?;
                 Some(Self::Failed { op, errno: i32::from_ne_bytes([e, f, g, h]) })
@@ -149,8 +155,8 @@ mod tests {
             Record::Started { latency_ns: u64::MAX },
             Record::Failed { op: Op::MakePrivate, errno: 1 },
             Record::Failed { op: Op::ReadMountinfo, errno: 133 },
-            Record::Opened,
-            Record::Done,
+            Record::Opened { at_ns: 3 },
+            Record::Done { at_ns: u64::MAX },
         ] {
             assert_eq!(Record::decode(record.encode()), Some(record));
         }

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::set_name;
 
-use super::mounts;
 use super::shared::{Record, SharedCounters};
 use super::worker::{self, Starts};
+use super::{mounts, pace};
 use crate::storm::load::Options;
 use crate::storm::runtime::Driver;
 use crate::storm::start::{Failure, Op, Prepared};
@@ -63,8 +63,8 @@ impl Supervisor<'_> {
     fn supervise(&self) -> Result<(), Failure> {
         name_process(c"storm-init");
         let strategy = &self.options.strategy;
-        let pace = &self.counters.pace;
-        let base = mounts::lay_out(strategy, || pace.must_stop())?;
+        let turns = &self.counters.pace;
+        let base = mounts::lay_out(strategy, || turns.must_stop())?;
         let starts = match &self.driver {
             None => Starts::Builtin(Prepared::new(strategy, base)?),
             Some(driver) => Starts::Runtime(driver.clone().prepare(strategy, base)?),
@@ -80,8 +80,8 @@ impl Supervisor<'_> {
             workers.insert(self.spawn(c"storm-worker", work)?);
         }
         // First the word, so that no start comes before it.
-        self.send(Record::Opened);
-        pace.open();
+        self.send(Record::Opened { at_ns: pace::now_ns() });
+        turns.open();
         self.reap(workers);
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Supervisor<'_> {
                 }
             };
             if workers.remove(&ended) && workers.is_empty() {
-                self.send(Record::Done);
+                self.send(Record::Done { at_ns: pace::now_ns() });
                 self.counters.pace.tell_to_stop();
             }
         }
