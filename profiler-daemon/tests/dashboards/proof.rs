@@ -2,12 +2,13 @@
 //! and every rule has been evaluated.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common;
+use crate::common::{self, LOCKPROF};
 use crate::daemon::{PATIENCE, Server, daemon};
 use crate::files::{self, Choice, DASHBOARDS, list, text};
 use crate::needs_bpf;
@@ -33,12 +34,12 @@ struct Absence {
 const ABSENT: &[Absence] = &[
     Absence {
         metrics: "lockprof_mountinfo_",
-        hook: "mountinfo",
+        hook: "mounts_open_common",
         reason: "who reads mount tables is seen by fentry or kprobes alone",
     },
     Absence {
         metrics: "lockprof_superblocks_created_total",
-        hook: "superblocks",
+        hook: "sget_fc",
         reason: "new superblocks are seen by fentry or kprobes alone",
     },
     Absence {
@@ -68,7 +69,7 @@ const ABSENT: &[Absence] = &[
     },
     Absence {
         metrics: "lockprof_mount_namespace",
-        hook: "mount_tables",
+        hook: "task_iter",
         reason: "the kernel does not let tasks be walked",
     },
 ];
@@ -86,17 +87,23 @@ impl Exposed {
         lines.any(|rest| rest.starts_with(['{', ' ']))
     }
 
-    fn is_attached(&self, hook: &str) -> bool {
-        let hook = format!("lockprof_hook_attached{{hook=\"{hook}\"");
-        self.0.lines().any(|line| line.starts_with(&hook) && line.ends_with(" 1"))
+    /// Whether the kernel lets the hook be attached. `doctor` lists all hooks; the
+    /// metrics leave out those that a kernel does not have.
+    fn is_attached(hook: &str) -> bool {
+        let output = Command::new(LOCKPROF).args(["doctor", "--json"]).output();
+        let report = output.expect("doctor can be run").stdout;
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        let row = list(&report["hooks"]).iter().find(|row| row["hook"] == hook);
+        row.unwrap_or_else(|| panic!("there is no hook {hook}"))["backend"] != "none"
     }
 
     /// Why an expression may give nothing: it is about a metric that the daemon
     /// does not expose, and need not. `None` where it has to give something.
     fn excuse(&self, expression: &str) -> Option<&'static str> {
         let missing = scraped(expression).into_iter().find(|metric| !self.has(metric))?;
-        let known =
-            ABSENT.iter().find(|a| missing.starts_with(a.metrics) && !self.is_attached(a.hook));
+        let known = ABSENT.iter().find(|a| {
+            missing.starts_with(a.metrics) && (a.hook.is_empty() || !Self::is_attached(a.hook))
+        });
         assert!(known.is_some(), "{missing} is not exposed, for no reason that is known");
         known.map(|absence| absence.reason)
     }

@@ -20,8 +20,11 @@ fn check(schema: &Path) -> (bool, String) {
     (output.status.success(), said)
 }
 
+/// What makes a dashboard wrong.
+type Change = fn(&mut Value);
+
 /// Changes `host.json` in a copy of the dashboards.
-fn change(folder: &Path, change: &dyn Fn(&mut Value)) {
+fn change(folder: &Path, change: Change) {
     let mut dashboard = files::dashboard("host.json");
     change(&mut dashboard);
     std::fs::write(folder.join("host.json"), dashboard.to_string()).expect("it is writable");
@@ -63,18 +66,18 @@ fn the_dashboards_fit_the_schema_that_grafana_publishes() {
     let (fits, said) = check(&schema);
     assert!(fits, "{said}");
 
-    let wrong: [(&str, &dyn Fn(&mut Value)); 4] = [
-        ("an option that is not there", &|d| {
+    let wrong: [(&str, Change); 4] = [
+        ("an option that is not there", |d| {
             panel(d, "timeseries")["options"]["legend"]["colour"] = json!("red");
         }),
-        ("a value that is not there", &|d| {
+        ("a value that is not there", |d| {
             panel(d, "timeseries")["fieldConfig"]["defaults"]["custom"]["drawStyle"] =
                 json!("dots");
         }),
-        ("an option that is missing", &|d| {
+        ("an option that is missing", |d| {
             panel(d, "heatmap")["options"].as_object_mut().expect("options").remove("color");
         }),
-        ("a kind of variable that is not there", &|d| {
+        ("a kind of variable that is not there", |d| {
             d["templating"]["list"][0]["type"] = json!("source");
         }),
     ];
