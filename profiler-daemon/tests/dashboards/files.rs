@@ -101,7 +101,7 @@ fn braced(text: &str) -> BTreeSet<String> {
     parts.filter_map(|part| Some(part.split_once("}}")?.0.trim().to_owned())).collect()
 }
 
-/// A file of rules, or of their tests.
+/// A file of rules.
 #[derive(Debug, Deserialize)]
 struct RuleFile {
     groups: Vec<Group>,

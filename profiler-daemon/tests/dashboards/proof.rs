@@ -141,7 +141,7 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Whether Prometheus has evaluated every rule since `since`, a time of its own.
+/// The rules as Prometheus has evaluated them.
 fn evaluated(prometheus: &Prometheus) -> Vec<Value> {
     let rules = prometheus.ask("rules", &[]).expect("the rules are loaded");
     list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect()
