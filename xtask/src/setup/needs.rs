@@ -26,7 +26,8 @@ pub(crate) enum Tool {
     Crun,
     /// Their root file system: one static binary.
     Busybox,
-    /// Checks the metrics.
+    /// Checks the metrics and the rules; its package brings the Prometheus that the
+    /// dashboards are tried with.
     Promtool,
     /// Counts system calls independently.
     Strace,

@@ -1,7 +1,6 @@
 //! How far the storms are, on a terminal.
 
 use std::io::{IsTerminal as _, stderr};
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -45,9 +44,8 @@ impl Progress {
 
     /// What the running storm has done so far.
     pub(super) fn show(&self, done: storm::Progress) {
-        let within = part(self.stop, done);
-        let within = (within * STEPS as f64) as u64;
-        self.bar.set_position(self.steps_before() + within.min(STEPS));
+        let within = thousandths(self.stop, done);
+        self.bar.set_position(self.steps_before() + within);
     }
 
     /// All storms have ended: the bar goes away.
@@ -61,27 +59,29 @@ impl Progress {
     }
 }
 
-/// How much of a storm is done, 0 to 1.
-fn part(stop: Stop, done: storm::Progress) -> f64 {
-    let part = match stop {
-        Stop::After(Duration::ZERO) | Stop::Starts(0) => 1.0,
-        Stop::After(all) => done.elapsed.as_secs_f64() / all.as_secs_f64(),
-        Stop::Starts(all) => (done.starts + done.failed_starts) as f64 / all as f64,
+/// How much of a storm is done, in [`STEPS`].
+fn thousandths(stop: Stop, done: storm::Progress) -> u64 {
+    let (done, all) = match stop {
+        Stop::After(all) => (done.elapsed.as_millis(), all.as_millis()),
+        Stop::Starts(all) => (u128::from(done.starts + done.failed_starts), u128::from(all)),
     };
-    part.clamp(0.0, 1.0)
+    let steps = done.saturating_mul(u128::from(STEPS)) / all.max(1);
+    u64::try_from(steps).unwrap_or(STEPS).min(STEPS)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_storm_is_done_by_its_time_or_by_its_starts() {
         let done =
             storm::Progress { starts: 25, failed_starts: 5, elapsed: Duration::from_secs(2) };
-        assert!((part(Stop::After(Duration::from_secs(8)), done) - 0.25).abs() < 1e-9);
-        assert!((part(Stop::Starts(40), done) - 0.75).abs() < 1e-9);
-        assert!((part(Stop::Starts(3), done) - 1.0).abs() < 1e-9);
+        assert_eq!(thousandths(Stop::After(Duration::from_secs(8)), done), 250);
+        assert_eq!(thousandths(Stop::Starts(40), done), 750);
+        assert_eq!(thousandths(Stop::Starts(3), done), STEPS);
     }
 
     #[test]

@@ -74,6 +74,8 @@ const REASON: Label = Label {
     about: "Why the event was not booked, or not as it should be",
     bound: "the reasons in the table below",
 };
+const KERNEL: Label =
+    Label { name: "kernel", about: "Release of the kernel, as `uname -r` says it", bound: "one" };
 const VERSION: Label = Label { name: "version", about: "Version of lockprof", bound: "one" };
 const ARCH: Label =
     Label { name: "arch", about: "Architecture that lockprof was compiled for", bound: "one" };
@@ -399,6 +401,17 @@ pub const METRICS: &[Metric] = &[
         labels: &[VERSION, ARCH],
         note: "",
         rows: |s| one(Row::new([Text(s.version), Text(s.arch)], Figure::Count(1))),
+    },
+    Metric {
+        name: "lockprof_host_info",
+        help: "Which kernel the machine runs; always 1.",
+        kind: Kind::Info,
+        unit: None,
+        labels: &[KERNEL],
+        note: "Joins with the other metrics on `instance`, to compare kernels over a fleet: \
+               `sum by (kernel) (rate(lockprof_lock_wait_seconds_sum[5m]) * on (instance) group_left (kernel) \
+               lockprof_host_info)`.",
+        rows: |s| one(Row::new([Text(&s.snapshot.host.kernel)], Figure::Count(1))),
     },
     Metric {
         name: "lockprof_start_time_seconds",

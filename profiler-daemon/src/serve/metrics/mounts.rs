@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Value::Text;
-use super::definitions::count;
+use super::definitions::{LOCK, count, watched};
 use super::{Figure, Kind, Label, Metric, Row, Rows, Scrape, Unit, seconds};
 use crate::snapshot::{Charge, MountinfoReader};
 
