@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn a_user_namespace_is_enough_for_what_maps_no_users_and_needs_no_runtime() {
         let plain = Strategy { layers: 3, ..Strategy::default() };
-        let mapped = Strategy { idmap: Some(Idmap::Parent), ..plain.clone() };
-        let real = Strategy { runtime: Runtime::Runc, ..Strategy::default() };
         assert!(Privileges::UserNamespace.suffice_for(&plain).is_ok());
+        let mapped = Strategy { idmap: Some(Idmap::Parent), ..plain };
+        let real = Strategy { runtime: Runtime::Runc, ..Strategy::default() };
         for strategy in [mapped, real] {
             let refused = Privileges::UserNamespace.suffice_for(&strategy).unwrap_err();
             assert!(refused.is_refusal(), "{refused}");
