@@ -13,7 +13,7 @@ use rustix::mount::{
 
 use super::TMPFS_SOURCE;
 use super::plan::Fresh;
-use super::sys::{Attribute, set_attribute};
+use super::sys::{Attribute, set_attribute, set_propagation};
 
 /// A string that `fsconfig(2)` takes is at most this long (`strndup_user` of 256
 /// bytes in `SYSCALL_DEFINE5(fsconfig)`, fs/fsopen.c).
@@ -84,4 +84,14 @@ pub(super) fn attach_beneath(mount: &OwnedFd, target: &CStr) -> Result<()> {
 
 fn move_to(mount: &OwnedFd, target: &CStr, flags: MoveMountFlags) -> Result<()> {
     move_mount(mount, c"", CWD, target, flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Cuts all mounts of the namespace off from those of others.
+pub(super) fn make_private() -> Result<()> {
+    set_propagation(libc::MS_PRIVATE)
+}
+
+/// Keeps what is mounted in this namespace from going to others.
+pub(super) fn make_slave() -> Result<()> {
+    set_propagation(libc::MS_SLAVE)
 }

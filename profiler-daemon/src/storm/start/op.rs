@@ -33,6 +33,10 @@ ops! {
     MakeSlave = "make_slave",
     /// The tmpfs that holds all mount points.
     BaseTmpfs = "base_tmpfs",
+    /// A further mount in the storm's own table.
+    HostMounts = "host_mounts",
+    /// `mount(MS_REC | MS_SHARED)` of `/`, cut off from the host.
+    MakeShared = "make_shared",
     /// `fork(2)`.
     Fork = "fork",
     /// `unshare(CLONE_NEWNS)`.
