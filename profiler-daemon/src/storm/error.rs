@@ -54,7 +54,7 @@ pub enum StormError {
         feature: &'static str,
         /// The version, or the option, that has it.
         needs: &'static str,
-        /// What to use instead.
+        /// What to do instead.
         instead: &'static str,
         /// The step that showed it.
         step: Op,

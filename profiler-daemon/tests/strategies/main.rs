@@ -233,6 +233,21 @@ fn an_overlayfs_of_all_layers_is_the_root() {
 }
 
 #[test]
+fn layers_beyond_one_option_are_named_one_by_one() {
+    with_session("layers_beyond_one_option_are_named_one_by_one", |session| {
+        let features = [Feature::MountSetattr, Feature::Overlay, Feature::LayerNames];
+        starts(session, &["--rootfs", "fd", "--layers", "120"], &features, |seen| {
+            calls_are(seen, &[("mount", 0), ("fsmount", 2 + ALWAYS + 3)])?;
+            let options = seen.calls.get("fsconfig").copied().unwrap_or(0);
+            if options < 120 {
+                return Err(format!("{options} calls of fsconfig for 120 layers"));
+            }
+            superblocks_are(seen, &[("overlay", 1)])
+        });
+    });
+}
+
+#[test]
 fn layers_are_mapped_one_by_one_or_by_their_parent_and_unmounted_again() {
     let test = "layers_are_mapped_one_by_one_or_by_their_parent_and_unmounted_again";
     with_session(test, |session| {

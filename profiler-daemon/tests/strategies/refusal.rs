@@ -11,6 +11,7 @@ pub(crate) enum Feature {
     Statmount,
     IdmappedTmpfs,
     Overlay,
+    LayerNames,
 }
 
 impl Feature {
@@ -30,6 +31,7 @@ impl Feature {
             Self::IdmappedTmpfs => {
                 ("an idmapped mount of tmpfs, which needs Linux 6.3", Some((6, 3)))
             }
+            Self::LayerNames => ("more layers than 88, which needs Linux 6.7", Some((6, 7))),
             Self::Overlay => ("overlayfs, which needs CONFIG_OVERLAY_FS", None),
         }
     }
@@ -42,7 +44,8 @@ pub(crate) fn names_one_of(features: &[Feature], output: &Output) {
     assert_eq!(output.status.code(), Some(3), "{said}");
     let named = features.iter().find(|feature| said.contains(feature.named().0));
     let named = named.unwrap_or_else(|| panic!("names none of {features:?}: {said}"));
-    assert!(said.contains(": use "), "says what to use instead: {said}");
+    let advice = [": use --", ": leave out --"];
+    assert!(advice.iter().any(|words| said.contains(words)), "says what to do instead: {said}");
     match named.named().1 {
         Some(since) => assert!(version() < since, "this kernel has it: {said}"),
         None => {

@@ -52,6 +52,21 @@ pub(super) fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd> {
     create(&context, MountAttrFlags::empty())
 }
 
+/// Tries whether layers that are too many for one string can be given one by
+/// one: makes an overlayfs of two of them, attached nowhere.
+///
+/// Before Linux 6.5 options are checked when the superblock is made.
+pub(super) fn try_layer_names(lower: &str) -> Result<()> {
+    if lower.len() <= LONGEST_STRING {
+        return Ok(());
+    }
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in lower.split(':').take(2) {
+        fsconfig_set_string(&context, c"lowerdir+", layer)?;
+    }
+    fsconfig_create(&context)
+}
+
 fn create(context: &OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd> {
     fsconfig_create(context)?;
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

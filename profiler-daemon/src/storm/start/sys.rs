@@ -75,8 +75,7 @@ pub(super) fn set_attribute(
 
 /// Sets the propagation, `MS_PRIVATE` or `MS_SLAVE`, of all mounts of the
 /// namespace.
-pub(super) fn set_propagation(propagation: libc::c_ulong) -> rustix::io::Result<()> {
-    let propagation = u64::from(propagation);
+pub(super) fn set_propagation(propagation: u64) -> rustix::io::Result<()> {
     let change = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
     mount_setattr(CWD, c"/", libc::AT_RECURSIVE, &change)
 }
