@@ -92,7 +92,7 @@ pub enum StormError {
         feature: Cow<'static, str>,
         /// The version, or the option, that has it.
         needs: Cow<'static, str>,
-        /// What to use instead.
+        /// What to do instead.
         instead: Cow<'static, str>,
         /// The step that showed it.
         #[serde(with = "op_name")]

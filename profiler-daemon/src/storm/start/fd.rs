@@ -13,7 +13,7 @@ use rustix::mount::{
 
 use super::TMPFS_SOURCE;
 use super::plan::Fresh;
-use super::sys::{Attribute, set_attribute};
+use super::sys::{Attribute, set_attribute, set_propagation};
 
 /// A string that `fsconfig(2)` takes is at most this long (`strndup_user` of 256
 /// bytes in `SYSCALL_DEFINE5(fsconfig)`, fs/fsopen.c).
@@ -52,6 +52,21 @@ pub(super) fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd> {
     create(&context, MountAttrFlags::empty())
 }
 
+/// Tries whether layers that are too many for one string can be given one by
+/// one: makes an overlayfs of two of them, attached nowhere.
+///
+/// Before Linux 6.5 options are checked when the superblock is made.
+pub(super) fn try_layer_names(lower: &str) -> Result<()> {
+    if lower.len() <= LONGEST_STRING {
+        return Ok(());
+    }
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in lower.split(':').take(2) {
+        fsconfig_set_string(&context, c"lowerdir+", layer)?;
+    }
+    fsconfig_create(&context)
+}
+
 fn create(context: &OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd> {
     fsconfig_create(context)?;
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
@@ -84,4 +99,14 @@ pub(super) fn attach_beneath(mount: &OwnedFd, target: &CStr) -> Result<()> {
 
 fn move_to(mount: &OwnedFd, target: &CStr, flags: MoveMountFlags) -> Result<()> {
     move_mount(mount, c"", CWD, target, flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Cuts all mounts of the namespace off from those of others.
+pub(super) fn make_private() -> Result<()> {
+    set_propagation(libc::MS_PRIVATE)
+}
+
+/// Keeps what is mounted in this namespace from going to others.
+pub(super) fn make_slave() -> Result<()> {
+    set_propagation(libc::MS_SLAVE)
 }

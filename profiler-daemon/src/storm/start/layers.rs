@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::chdir;
+use rustix::process::{chdir, fchdir};
 
 use super::plan::{Plan, c_string};
 use super::users::new_user_namespace;
@@ -96,11 +96,19 @@ impl Layers {
         }
     }
 
-    /// Whether the first layer can be cloned and mapped: does so and drops it.
-    pub(super) fn try_map(&self) -> Result<(), Failure> {
+    /// Tries what depends on the kernel, without a lasting effect: to map the
+    /// layers, and to name them by `fsconfig(2)` if that is the way.
+    pub(super) fn probe(&self, by_fd: bool) -> Result<(), Failure> {
+        if by_fd {
+            let here = openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            let here = here.map_err(|e| (Op::MakeLayers, e.into()))?;
+            chdir(self.parent.as_c_str()).map_err(|e| (Op::MakeLayers, e.into()))?;
+            fd::try_layer_names(&self.names()).map_err(|e| (Op::LayerNames, e.into()))?;
+            fchdir(&here).map_err(|e| (Op::MakeLayers, e.into()))?;
+        }
         let Some((_, users)) = &self.map else { return Ok(()) };
-        let layer = fd::copy(&self.parent).map_err(|e| (Op::CloneLayer, e.into()))?;
-        fd::map_owners(&layer, users.as_fd()).map_err(|e| (Op::MapLayer, e.into()))
+        let layers = fd::copy(&self.parent).map_err(|e| (Op::CloneLayer, e.into()))?;
+        fd::map_owners(&layers, users.as_fd()).map_err(|e| (Op::MapLayer, e.into()))
     }
 }
 

@@ -123,7 +123,7 @@ impl Prepared {
         let layers = (strategy.layers > 0).then(|| Layers::new(strategy, base, &plan));
         let layers = layers.transpose()?;
         if let Some(layers) = &layers {
-            layers.try_map()?;
+            layers.probe(strategy.rootfs != RootFs::Legacy)?;
         }
         if strategy.rootfs == RootFs::OpenTreeNamespace {
             allow_many_files();

@@ -46,6 +46,8 @@ ops! {
     RootTmpfs = "root_tmpfs",
     /// The overlayfs that becomes the root of a start.
     Overlay = "overlay",
+    /// The names of an overlayfs's layers, given one by one.
+    LayerNames = "layer_names",
     /// The lower layers that all starts share.
     MakeLayers = "make_layers",
     /// The user namespace that layers are mapped by.
@@ -113,7 +115,7 @@ pub(in crate::storm) struct Missing {
     pub(in crate::storm) feature: &'static str,
     /// Where it comes from: a version, mostly.
     pub(in crate::storm) needs: &'static str,
-    /// What to use.
+    /// What to do.
     pub(in crate::storm) instead: &'static str,
 }
 
@@ -122,8 +124,13 @@ impl Op {
     pub(in crate::storm) const fn hint(self) -> &'static str {
         match self {
             Self::Fork => ": allow more processes (ulimit -u, pids.max) or use less --concurrency",
-            Self::Unshare | Self::OpenTreeNamespace => {
+            Self::Unshare => {
                 ": look at /proc/sys/user/max_mnt_namespaces and at the sandbox's seccomp filter"
+            }
+            // `alloc_mnt_ns` (fs/namespace.c) counts those of detached mounts too.
+            Self::OpenTreeNamespace => {
+                ": raise /proc/sys/user/max_mnt_namespaces or use less --binds: until it is \
+                 attached, each is in a namespace of its own"
             }
             Self::BaseTmpfs | Self::RootTmpfs => {
                 ": storm needs tmpfs and one of /tmp, /mnt and /run"
@@ -140,10 +147,7 @@ impl Op {
                 ": if there are too many open files, raise the limit (ulimit -Hn) or use less \
                  --binds: --rootfs open-tree-namespace opens all sources before it leaves"
             }
-            Self::Overlay => {
-                ": the kernel log says what overlayfs dislikes; more than 88 layers need \
-                 lowerdir+ (Linux 6.7) with another --rootfs than legacy"
-            }
+            Self::Overlay => ": the kernel log says what overlayfs dislikes",
             _ => "",
         }
     }
@@ -153,25 +157,30 @@ impl Op {
         let errno = Errno::from_raw_os_error(errno);
         let (feature, needs, instead) = match (self, errno) {
             (Self::Fsopen, Errno::NOSYS) => {
-                ("fsopen(2) and move_mount(2)", "Linux 5.2", "--rootfs legacy")
+                ("fsopen(2) and move_mount(2)", "Linux 5.2", "use --rootfs legacy")
             }
             (Self::MountSetattr, Errno::NOSYS) => {
-                ("mount_setattr(2)", "Linux 5.12", "--rootfs legacy, without --idmap")
+                ("mount_setattr(2)", "Linux 5.12", "use --rootfs legacy, without --idmap")
             }
             (Self::OpenTreeNamespace, Errno::INVAL | Errno::NOSYS) => {
-                ("open_tree(OPEN_TREE_NAMESPACE)", "Linux 7.0", "--rootfs fd")
+                ("open_tree(OPEN_TREE_NAMESPACE)", "Linux 7.0", "use --rootfs fd")
             }
             (Self::Beneath, Errno::INVAL | Errno::NOSYS) => {
-                ("move_mount(MOVE_MOUNT_BENEATH) of a root", "Linux 7.1", "--rootfs fd")
+                ("move_mount(MOVE_MOUNT_BENEATH) of a root", "Linux 7.1", "use --rootfs fd")
             }
             (Self::Statmount, Errno::NOSYS) => {
-                ("listmount(2) and statmount(2)", "Linux 6.8", "--mount-query mountinfo")
+                ("listmount(2) and statmount(2)", "Linux 6.8", "use --mount-query mountinfo")
             }
             (Self::MapLayer, Errno::INVAL) => {
-                ("an idmapped mount of tmpfs", "Linux 6.3", "no --idmap")
+                ("an idmapped mount of tmpfs", "Linux 6.3", "leave out --idmap")
             }
+            (Self::LayerNames, Errno::INVAL) => (
+                "lowerdir+ of overlayfs, for more layers than 88",
+                "Linux 6.7",
+                "use --rootfs legacy",
+            ),
             (Self::Overlay, Errno::NODEV) => {
-                ("overlayfs", "CONFIG_OVERLAY_FS (`modprobe overlay`)", "--layers 0")
+                ("overlayfs", "CONFIG_OVERLAY_FS (`modprobe overlay`)", "use --layers 0")
             }
             _ => return None,
         };

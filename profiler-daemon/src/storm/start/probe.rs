@@ -34,9 +34,11 @@ pub(super) fn probe(strategy: &Strategy) -> Result<(), Failure> {
         RootFs::Beneath => try_beneath()?,
     }
     if strategy.layers > 0 {
-        // Without layers it mounts nothing: ENODEV where there is no overlayfs.
-        if let Err(Errno::NODEV) = classic::overlay(c"", c"/") {
-            return Err(of(Op::Overlay)(Errno::NODEV));
+        // Loads the module where there is one. Whoever is without `fsopen(2)` is
+        // told by the first start.
+        match fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+            Ok(_) | Err(Errno::NOSYS) => {}
+            Err(error) => return Err(of(Op::Overlay)(error)),
         }
     }
     if strategy.mount_query == MountQuery::Statmount {

@@ -51,8 +51,11 @@ impl Start<'_> {
         let table = self.table();
         unshare_mounts().map_err(|e| (Op::Unshare, e))?;
         match strategy.propagation {
-            Propagation::Private => self.essential(Op::MakePrivate, classic::make_private())?,
-            Propagation::Slave => self.essential(Op::MakeSlave, classic::make_slave())?,
+            Propagation::Private => self.make_private()?,
+            Propagation::Slave if self.by_mount() => {
+                self.essential(Op::MakeSlave, classic::make_slave())?;
+            }
+            Propagation::Slave => self.essential(Op::MakeSlave, fd::make_slave())?,
             Propagation::Shared => {}
         }
         let root = match strategy.rootfs {
@@ -78,7 +81,7 @@ impl Start<'_> {
         if strategy.propagation == Propagation::Shared {
             // Neither can a shared root be changed, nor must unmounting the old
             // one reach the namespace that it is from.
-            self.essential(Op::MakePrivate, classic::make_private())?;
+            self.make_private()?;
         }
         match root.filter(|_| strategy.rootfs == RootFs::Beneath) {
             Some(root) => self.swap_root(&root)?,
@@ -121,6 +124,16 @@ impl Start<'_> {
         self.observer.in_place();
         self.take_down();
         Ok(())
+    }
+
+    /// Whether mounts are made by `mount(2)`.
+    fn by_mount(&self) -> bool {
+        self.prepared.strategy.rootfs == RootFs::Legacy
+    }
+
+    fn make_private(&self) -> Result<(), Failure> {
+        let made = if self.by_mount() { classic::make_private() } else { fd::make_private() };
+        self.essential(Op::MakePrivate, made)
     }
 
     /// Where the root is attached, if it is.
@@ -229,7 +242,7 @@ impl Start<'_> {
     /// was opened before.
     fn carry_out(&self, step: &Step, copy: Option<OwnedFd>) {
         let inside = self.prepared.strategy.rootfs == RootFs::OpenTreeNamespace;
-        let classic = self.prepared.strategy.rootfs == RootFs::Legacy;
+        let classic = self.by_mount();
         let target = step.target.as_c_str();
         let attach = |mount: OwnedFd| fd::attach(&mount, target).map_err(at(step.op));
         let done = match &step.action {

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -69,34 +70,38 @@ pub(super) fn set_attribute(
         }
     };
     let change = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
+    mount_setattr(mount, c"", libc::AT_EMPTY_PATH, &change)
+}
+
+/// Sets the propagation, `MS_PRIVATE` or `MS_SLAVE`, of all mounts of the
+/// namespace.
+pub(super) fn set_propagation(propagation: u64) -> rustix::io::Result<()> {
+    let change = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
+    mount_setattr(CWD, c"/", libc::AT_RECURSIVE, &change)
+}
+
+/// Whether there is `mount_setattr(2)`: asks for nothing to be changed, and the
+/// kernel returns early.
+pub(super) fn has_mount_setattr() -> rustix::io::Result<()> {
+    let nothing = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    mount_setattr(CWD, c"/", 0, &nothing)
+}
+
+fn mount_setattr(
+    at: BorrowedFd<'_>,
+    path: &CStr,
+    flags: libc::c_int,
+    change: &libc::mount_attr,
+) -> rustix::io::Result<()> {
     // SAFETY: the path and the attributes are valid for the call, which reads as
     // much as the size tells.
     done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const change,
-            size_of::<libc::mount_attr>(),
-        )
-    })
-    .map(drop)
-}
-
-/// Whether there is `mount_setattr(2)`: asks for nothing to be changed.
-pub(super) fn has_mount_setattr() -> rustix::io::Result<()> {
-    // A change without effect (`mount_setattr` in fs/namespace.c returns early).
-    let nothing = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let here: &CStr = c"/";
-    // SAFETY: as above.
-    done(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            here.as_ptr(),
-            0,
-            &raw const nothing,
+            at.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(change),
             size_of::<libc::mount_attr>(),
         )
     })

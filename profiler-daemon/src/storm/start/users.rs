@@ -54,7 +54,7 @@ fn member(name: OwnedFd, end: OwnedFd) -> io::Result<()> {
     // The pid as /proc has it, which may be that of an outer PID namespace.
     let pid = fs::read_link("/proc/self")?;
     File::from(name).write_all(pid.as_os_str().as_encoded_bytes())?;
-    File::from(end).read(&mut [0])?;
+    File::from(end).read_to_end(&mut Vec::new())?;
     Ok(())
 }
 
