@@ -12,7 +12,7 @@ use super::shared::Totals;
 use crate::kernel::topology::list_of_numbers;
 use crate::storm::load::Options;
 use crate::storm::start::Op;
-use crate::storm::strategy::{RootFs, Strategy};
+use crate::storm::strategy::{RootFs, Runtime, Strategy};
 
 /// What the engine itself saw of a storm.
 pub(super) struct Outcome {
@@ -64,8 +64,8 @@ pub struct Summary {
     pub mounts: u64,
     /// Mounts that were removed.
     pub umounts: u64,
-    /// How starts changed their root: one of [`ROOT_CHANGES`], or `none` when no
-    /// start came so far.
+    /// How the storm's own starts changed their root: one of [`ROOT_CHANGES`], or
+    /// `none` when no start came so far.
     #[serde(deserialize_with = "root_change")]
     pub root_change: Word,
     /// Full reads of `/proc/self/mountinfo`.
@@ -143,7 +143,7 @@ impl Summary {
             mounts: total(&totals.mounts),
             umounts: total(&totals.umounts),
             root_change: match (total(&totals.pivots), total(&totals.chroots)) {
-                _ if starts == 0 => "none",
+                _ if starts == 0 || options.strategy.runtime != Runtime::Builtin => "none",
                 (0, 0) => "setns",
                 (_, 0) => "pivot_root",
                 (0, _) if options.strategy.rootfs == RootFs::Beneath => "beneath",
