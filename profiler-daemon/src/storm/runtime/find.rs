@@ -33,7 +33,11 @@ pub enum RuntimeError {
     )]
     Missing(Runtime),
     /// It is there and does not run.
-    #[error("{path} --version failed: {why}: install the package {runtime} anew", path = .path.display())]
+    #[error(
+        "{path} --version failed: {why}: install a version of the package {runtime} that runs on \
+         this kernel",
+        path = .path.display()
+    )]
     Broken {
         /// Which.
         runtime: Runtime,
