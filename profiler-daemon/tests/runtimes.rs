@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -46,22 +47,31 @@ fn usable(test: &str) -> Vec<&'static str> {
         common::skip(test, "storm needs CAP_SYS_ADMIN");
         return Vec::new();
     }
-    let is_usable = |runtime: &&str| {
+    let is_usable = |runtime: &&str| match why_unusable(runtime) {
+        Some(why) => {
+            common::skip(test, why);
+            false
+        }
+        None => true,
+    };
+    RUNTIMES.into_iter().filter(is_usable).collect()
+}
+
+/// Why `runtime` starts no container here, found once.
+fn why_unusable(runtime: &str) -> Option<&'static str> {
+    static FOUND: [OnceLock<Option<String>>; RUNTIMES.len()] = [const { OnceLock::new() }; 2];
+    let number = RUNTIMES.iter().position(|name| *name == runtime).expect("one of them");
+    let found = FOUND[number].get_or_init(|| {
         if find(runtime).is_none() {
-            let why = format!("{runtime} is not installed; `cargo xtask setup` installs it");
-            common::skip(test, &why);
-            return false;
+            return Some(format!("{runtime} is not installed; `cargo xtask setup` installs it"));
         }
         let trial =
             storm(runtime, &["--starts", "1", "--no-measure"]).output().expect("lockprof runs");
         let said = String::from_utf8_lossy(&trial.stderr);
-        let runs = !NO_COPY.iter().any(|words| said.contains(words));
-        if !runs {
-            common::skip(test, &format!("{runtime} starts no container here: {}", said.trim()));
-        }
-        runs
-    };
-    RUNTIMES.into_iter().filter(is_usable).collect()
+        let refused = NO_COPY.iter().any(|words| said.contains(words));
+        refused.then(|| format!("{runtime} starts no container here: {}", said.trim()))
+    });
+    found.as_deref()
 }
 
 fn find(tool: &str) -> Option<PathBuf> {

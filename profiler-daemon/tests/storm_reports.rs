@@ -14,7 +14,7 @@ use common::LOCKPROF;
 /// Runs a storm; its standard output as JSON.
 fn storm(args: &[&str]) -> (Output, Value) {
     let output = Command::new(LOCKPROF)
-        .args(["storm", "--pollers", "1", "--json"])
+        .args(["storm", "--json"])
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -51,7 +51,16 @@ fn a_comparison_runs_each_strategy_in_each_round_and_gives_the_ratio() {
     if !permitted(TEST) {
         return;
     }
-    let args = ["--compare", "legacy,masks=0+binds=0", "--rounds", "3", "--starts", "20"];
+    let args = [
+        "--compare",
+        "legacy,masks=0+binds=0",
+        "--rounds",
+        "3",
+        "--starts",
+        "20",
+        "--pollers",
+        "1",
+    ];
     let (output, report) = storm(&args);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!((&report["schema"], &report["axis"]), (&1.into(), &Value::Null));

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::vm::kernels::USUAL;
 use crate::vm::machine::{Machine, Threads};
 
 /// A file of `profiler-daemon/tests` that runs in virtual machines.
@@ -16,6 +17,17 @@ pub(super) struct File {
     /// load, or again and again, needs [`Threads::Single`]: the other mode gets
     /// the patching of running code wrong now and then (`Oops: int3`).
     threads: &'static [Threads],
+    /// On which kernels it is run without `--all`.
+    usual: Usual,
+}
+
+/// Kernels of the usual part of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usual {
+    /// All of them: what it is about differs from kernel to kernel.
+    Each,
+    /// [`USUAL`]: what it is about is lockprof's own doing.
+    Middle,
 }
 
 /// MiB that a machine has at least: the programs of all these files are unpacked
@@ -24,27 +36,27 @@ const MEMORY: u32 = 4096;
 
 /// All of them, in the order in which they are run.
 const FILES: &[File] = &[
-    File { name: "inflight", threads: &[Threads::Single] },
-    File { name: "exact", threads: &[Threads::Single] },
-    File { name: "backends", threads: &[Threads::Single] },
-    File { name: "call_backends", threads: &[Threads::Single] },
-    File { name: "fields", threads: &[Threads::Single] },
-    File { name: "numa", threads: &[Threads::Multi] },
-    File { name: "resolution", threads: &[Threads::Single] },
-    File { name: "without_btf", threads: &[Threads::Single] },
-    File { name: "holds", threads: &[Threads::Single] },
-    File { name: "cgroups", threads: &[Threads::Single] },
-    File { name: "mountinfo", threads: &[Threads::Single] },
-    File { name: "superblocks", threads: &[Threads::Single] },
-    File { name: "mount_tables", threads: &[Threads::Single] },
-    File { name: "attribution", threads: &[Threads::Single] },
-    File { name: "hostile", threads: &[Threads::Single] },
-    File { name: "storm", threads: &[Threads::Single] },
-    File { name: "runtimes", threads: &[Threads::Single] },
-    File { name: "strategies", threads: &[Threads::Single] },
-    File { name: "samples", threads: &[Threads::Single] },
-    File { name: "path_walks", threads: &[Threads::Multi] },
-    File { name: "stat", threads: &[Threads::Multi] },
+    File { name: "inflight", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "exact", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "backends", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "call_backends", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "fields", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "numa", threads: &[Threads::Multi], usual: Usual::Each },
+    File { name: "resolution", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "without_btf", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "holds", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "cgroups", threads: &[Threads::Single], usual: Usual::Middle },
+    File { name: "mountinfo", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "superblocks", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "mount_tables", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "attribution", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "hostile", threads: &[Threads::Single], usual: Usual::Middle },
+    File { name: "storm", threads: &[Threads::Single], usual: Usual::Middle },
+    File { name: "runtimes", threads: &[Threads::Single], usual: Usual::Middle },
+    File { name: "strategies", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "samples", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "path_walks", threads: &[Threads::Multi], usual: Usual::Each },
+    File { name: "stat", threads: &[Threads::Multi], usual: Usual::Each },
 ];
 
 /// A machine with a kernel.
@@ -115,6 +127,7 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
         [] => all || row.usual,
         kernels => kernels.iter().any(|name| name == row.kernel),
     };
+    let each = all || !kernels.is_empty();
     let mut guests = Vec::new();
     for row in ROWS.iter().filter(wanted) {
         for &threads in row.threads {
@@ -126,7 +139,11 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
                     memory: Machine::usual_memory(row.nodes).max(MEMORY),
                 },
                 threads,
-                files: FILES.iter().filter(|file| file.threads.contains(&threads)).collect(),
+                files: FILES
+                    .iter()
+                    .filter(|file| file.threads.contains(&threads))
+                    .filter(|file| each || file.usual == Usual::Each || row.kernel == USUAL)
+                    .collect(),
                 doctor: row.nodes == 2 && threads == Threads::Single,
             });
         }
@@ -137,8 +154,8 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell;
     use crate::vm::kernels::SERIES;
-    use crate::{shell, vm::kernels};
 
     fn places(all: bool, kernels: &[&str]) -> Vec<String> {
         let kernels: Vec<_> = kernels.iter().map(|&name| name.into()).collect();
@@ -167,7 +184,21 @@ mod tests {
         let kernels: Vec<_> = usual.iter().map(|guest| guest.kernel).collect();
         let (first, last) = (&SERIES[0], &SERIES[SERIES.len() - 1]);
         assert_eq!((kernels.first(), kernels.last()), (Some(&first.name), Some(&last.name)));
-        assert!(kernels.contains(&kernels::USUAL));
+        assert!(kernels.contains(&USUAL));
+    }
+
+    #[test]
+    fn files_about_lockprofs_own_doing_are_usually_run_on_one_kernel() {
+        let runs = |all: bool, name: &str| {
+            let guests = choose(all, &[]).unwrap();
+            guests.iter().filter(|guest| guest.files.iter().any(|file| file.name == name)).count()
+        };
+        assert_eq!((runs(false, "hostile"), runs(false, "exact")), (1, 3));
+        assert_eq!((runs(true, "hostile"), runs(true, "exact")), (7, 7));
+        assert_eq!(
+            choose(false, &["5.10".into()]).unwrap()[0].files.len(),
+            choose(true, &[]).unwrap()[0].files.len()
+        );
     }
 
     #[test]
