@@ -99,18 +99,23 @@ fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {
 }
 
 fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
+    // First, while this process has one thread.
+    let engine = storm::Engine::start()?;
     let cpus = available_parallelism().context("failed to count the CPUs")?;
     let cpus = NonZeroU32::try_from(cpus).unwrap_or(NonZeroU32::MAX);
     let pinned_to = args.pin.as_ref().map_or(Ok(None), storm::Place::cpus)?;
-    let summary = storm::run(&args.options(cpus, pinned_to))?;
-    let text = if args.json {
-        let json = serde_json::to_string(&summary).context("failed to write JSON")?;
-        json + "\n"
-    } else {
-        summary.to_string()
+    let settings = Settings::of_measurement(&args.locks, &args.hooks, &AssumeArgs::default())?;
+    logging::init(settings.log);
+    let request = commands::storm::Request {
+        options: args.options(cpus, pinned_to),
+        compare: args.strategies(),
+        sweep: args.sweep.clone(),
+        rounds: args.rounds,
+        measure: !args.no_measure,
+        json: args.json,
+        html: args.html.clone(),
     };
-    print(|out| out.write_all(text.as_bytes()))?;
-    Ok(if summary.has_errors() { ExitStatus::Failure } else { ExitStatus::Success })
+    commands::storm::run(engine, &settings, &request)
 }
 
 /// Writes to standard output; a reader that has gone away is no error.

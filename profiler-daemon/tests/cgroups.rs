@@ -6,42 +6,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::cgroups::Folder;
 use lockprof::who::{Cgroups, Hierarchy, Limits};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 const MOUNTED: &str = "/sys/fs/cgroup";
-
-/// Cgroups below one of our own, removed in the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make(&self, name: impl AsRef<Path>) -> (u64, PathBuf) {
-        let path = self.0.join(name);
-        fs::create_dir(&path).expect("a cgroup can be made");
-        let id = fs::metadata(&path).expect("it is there").ino();
-        (id, path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        remove_all(&self.0);
-    }
-}
-
-fn remove_all(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_all(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(folder);
-}
 
 /// The hierarchies of this machine where cgroups can be made, each with one of
 /// our own in it; or a skip of `test` with the reason why there is none.
@@ -58,8 +32,8 @@ fn hierarchies(test: &str) -> Vec<(Hierarchy, Folder)> {
         }
         let name = format!("lockprof-{test}-{}", std::process::id());
         let folder = hierarchy.root.join(name);
-        match fs::create_dir(&folder) {
-            Ok(()) => usable.push((hierarchy, Folder(folder))),
+        match Folder::at(folder.clone()) {
+            Ok(folder) => usable.push((hierarchy, folder)),
             Err(why) => refusal = format!("{}: {why}", folder.display()),
         }
     }
@@ -134,8 +108,8 @@ fn a_cgroup_is_named_by_its_id_and_keeps_the_name_when_it_is_removed() {
     for (hierarchy, folder) in hierarchies("named") {
         for (way, cgroups) in both_ways(&hierarchy) {
             let container = format!("docker-{}.scope", "0123456789abcdef".repeat(4));
-            let (outer, outer_path) = folder.make(&container);
-            let (inner, inner_path) = folder.make(Path::new(&container).join("init.scope"));
+            let (outer, outer_path) = folder.add(&container);
+            let (inner, inner_path) = folder.add(Path::new(&container).join("init.scope"));
             assert_eq!(cgroups.get(inner), None, "{way}: nothing is known before it is asked for");
             for (id, path) in [(outer, &outer_path), (inner, &inner_path)] {
                 let cgroup = looked_up(way, &cgroups, id);
@@ -181,7 +155,7 @@ fn a_hostile_name_comes_out_harmless() {
     for (hierarchy, folder) in hierarchies("hostile") {
         let with_newline = fs::create_dir(folder.0.join("a\nb"));
         assert!(with_newline.is_err(), "then the name above is to have one");
-        let (id, path) = folder.make(name);
+        let (id, path) = folder.add(name);
         let expected = format!("{}/{expected}", below(&hierarchy, &folder.0));
         for (way, cgroups) in both_ways(&hierarchy) {
             assert_eq!(looked_up(way, &cgroups, id).path.as_str(), expected, "{way}");
@@ -196,7 +170,7 @@ fn one_walk_finds_all_that_wait_for_it() {
     for (hierarchy, folder) in hierarchies("waiting") {
         let limits = Limits { between_walks: Duration::MAX, ..Limits::default() };
         let cgroups = at(&hierarchy, limits);
-        let ids: Vec<u64> = (0..50).map(|number| folder.make(number.to_string()).0).collect();
+        let ids: Vec<u64> = (0..50).map(|number| folder.add(number.to_string()).0).collect();
         without_handles(|| {
             assert!(cgroups.look_up(ids[0]).is_some(), "the first walk is made at once");
             for id in &ids[1..] {
@@ -231,7 +205,7 @@ fn five_thousand_cgroups_that_come_and_go_stay_within_the_capacity() {
     const CAPACITY: usize = 256;
     for (hierarchy, folder) in hierarchies("many") {
         let cgroups = at(&hierarchy, Limits { capacity: CAPACITY, ..walks() });
-        let (resident, _path) = folder.make("resident");
+        let (resident, _path) = folder.add("resident");
         cgroups.look_up(resident).expect("it is there");
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -247,7 +221,7 @@ fn five_thousand_cgroups_that_come_and_go_stay_within_the_capacity() {
             });
             let mut ids = Vec::with_capacity(ALL);
             for number in 0..ALL {
-                let (id, path) = folder.make(format!("c{number}"));
+                let (id, path) = folder.add(format!("c{number}"));
                 let cgroup = cgroups.look_up(id).expect("it is asked for");
                 assert_eq!(cgroup.path.as_str(), below(&hierarchy, &path));
                 fs::remove_dir(&path).expect("it is empty");

@@ -5,10 +5,9 @@
 //! own table.
 
 mod common;
+#[path = "common/mounts.rs"]
+mod mounts;
 
-use std::ffi::CString;
-use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,10 +25,10 @@ fn a_wait_that_has_not_ended_is_seen_and_grows() {
     let ready = AtomicBool::new(false);
     let (longest, grew) = std::thread::scope(|scope| {
         let holder = scope.spawn(|| {
-            large_table().expect("a private table of many mounts can be made");
+            mounts::enter_large_table(MOUNTS);
             ready.store(true, Ordering::SeqCst);
             while !stop.load(Ordering::SeqCst) {
-                new_namespace().expect("the table can be copied");
+                mounts::copy_namespace();
             }
         });
         let waiter = scope.spawn(|| {
@@ -76,40 +75,4 @@ fn watch(session: &Session) -> (u64, u32) {
         before = Some((looked_at, row.oldest_ns));
     }
     (longest, grew)
-}
-
-/// Gives this thread a mount namespace of its own, with many mounts in it. It
-/// goes with the thread.
-fn large_table() -> io::Result<()> {
-    new_namespace()?;
-    mount("none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
-    mount("lockprof-test", Path::new("/mnt"), Some("tmpfs"), 0)?;
-    for index in 0..MOUNTS {
-        let point = format!("/mnt/{}", index % 100);
-        if index < 100 {
-            std::fs::create_dir(&point)?;
-        }
-        mount("/proc", Path::new(&point), None, libc::MS_BIND)?;
-    }
-    Ok(())
-}
-
-fn new_namespace() -> io::Result<()> {
-    // SAFETY: takes no pointers.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn mount(source: &str, target: &Path, kind: Option<&str>, flags: libc::c_ulong) -> io::Result<()> {
-    let c = |text: &str| CString::new(text).expect("no NUL");
-    let (source, target) = (c(source), c(&target.to_string_lossy()));
-    let kind = kind.map(c);
-    let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
-    // SAFETY: C strings that outlive the call, and no data.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

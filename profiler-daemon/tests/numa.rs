@@ -88,7 +88,7 @@ fn work_pinned_to_a_node_waits_on_that_node_and_no_other() {
 fn pinned_storm(node: u32, cpus: &[u32]) -> Snapshot {
     let mut command = Command::new(LOCKPROF);
     let node = format!("node:{node}");
-    let workers = ["--concurrency", "8", "--duration", "2s", "--pin", &node];
+    let workers = ["--no-measure", "--concurrency", "8", "--duration", "2s", "--pin", &node];
     command.args(["stat", "--json", "--", LOCKPROF, "storm"]).args(workers);
     command.stderr(Stdio::inherit());
     let cpus = cpus.to_vec();

@@ -3,8 +3,9 @@
 #![expect(clippy::print_stdout, reason = "the figures, for those who want to see them")]
 
 mod common;
+#[path = "common/mounts.rs"]
+mod mounts;
 
-use std::ffi::CString;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,7 +50,7 @@ fn walks_that_wait_for_mount_writers_take_most_of_the_walkers_kernel_time() {
         for cpu in theirs {
             scope.spawn(move || {
                 common::pin(&[*cpu]);
-                large_table().expect("a private table of many mounts can be made");
+                mounts::enter_large_table(MOUNTS);
                 ready.fetch_add(1, Ordering::SeqCst);
                 while !stop.load(Ordering::SeqCst) {
                     if write.load(Ordering::SeqCst) {
@@ -119,33 +120,10 @@ fn of_node(session: &Session, node: u32) -> Samples {
 /// A path of many components on a tmpfs of its own, in a mount namespace that
 /// goes with the thread.
 fn deep_path() -> io::Result<String> {
-    new_namespace()?;
-    mount("none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
-    mount("lockprof-test", Path::new("/mnt"), Some("tmpfs"), 0)?;
+    mounts::enter_namespace(Path::new("/mnt"));
     let path = (0..40).fold("/mnt".to_owned(), |path, depth| format!("{path}/d{depth}"));
     std::fs::create_dir_all(&path)?;
     Ok(path)
-}
-
-/// Gives this thread a mount namespace of its own, with many mounts in it. It
-/// goes with the thread.
-fn large_table() -> io::Result<()> {
-    new_namespace()?;
-    mount("none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
-    mount("lockprof-test", Path::new("/mnt"), Some("tmpfs"), 0)?;
-    for index in 0..MOUNTS {
-        let point = format!("/mnt/{}", index % 100);
-        if index < 100 {
-            std::fs::create_dir(&point)?;
-        }
-        mount("/proc", Path::new(&point), None, libc::MS_BIND)?;
-    }
-    Ok(())
-}
-
-fn new_namespace() -> io::Result<()> {
-    // SAFETY: takes no pointers.
-    ok(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
 }
 
 /// Changes every mount of the table in one go, as container runtimes do: the
@@ -157,7 +135,7 @@ fn change_all() -> io::Result<()> {
         libc::mount_attr { attr_clr: libc::MOUNT_ATTR_NODEV, ..NO_CHANGE },
     ] {
         // SAFETY: a C string, and an attribute of the size that is given.
-        let result = ok(unsafe {
+        let result = unsafe {
             libc::syscall(
                 libc::SYS_mount_setattr,
                 libc::AT_FDCWD,
@@ -166,12 +144,15 @@ fn change_all() -> io::Result<()> {
                 &raw const attr,
                 size_of::<libc::mount_attr>(),
             )
-        });
-        match result {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                mount("none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
+        };
+        if result == 0 {
+            continue;
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOSYS) => {
+                mounts::mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE);
             }
-            result => result?,
+            error => return Err(error),
         }
     }
     Ok(())
@@ -179,17 +160,3 @@ fn change_all() -> io::Result<()> {
 
 const NO_CHANGE: libc::mount_attr =
     libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
-
-fn mount(source: &str, target: &Path, kind: Option<&str>, flags: libc::c_ulong) -> io::Result<()> {
-    let c = |text: &str| CString::new(text).expect("no NUL");
-    let (source, target) = (c(source), c(&target.to_string_lossy()));
-    let kind = kind.map(c);
-    let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
-    // SAFETY: C strings that outlive the call, and no data.
-    ok(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()) }
-        .into())
-}
-
-fn ok(result: i64) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}

@@ -94,7 +94,8 @@ fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
     needs_bpf!("every_breakdown_shows_a_total_or_says_why_there_is_none");
     for by in By::value_variants() {
         let name = by.to_possible_value().expect("none is hidden").get_name().to_owned();
-        let storm = ["--", LOCKPROF, "storm", "--concurrency", "8", "--duration", "500ms"];
+        let storm =
+            ["--", LOCKPROF, "storm", "--no-measure", "--concurrency", "8", "--duration", "500ms"];
         let output = Command::new(LOCKPROF)
             .args(["stat", "--by", &name])
             .args(storm)

@@ -1,5 +1,5 @@
 //! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
-//! `vm`, `demo`, `bench`.
+//! `vm`, `demo`, `bench`, `storm`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
 #![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
@@ -10,6 +10,7 @@ mod demo;
 mod process;
 mod setup;
 mod shell;
+mod storm;
 mod test;
 mod vm;
 
@@ -34,6 +35,8 @@ enum Verb {
     Demo,
     /// Measure what lockprof costs, and write docs/benchmarks.md
     Bench(bench::Arguments),
+    /// Compare storms on all kernels, and write the tables of docs/storm.md
+    Storm(storm::Arguments),
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Storm(arguments) => storm::run(&arguments),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
     };

@@ -7,7 +7,16 @@ use super::LOCKPROF;
 
 fn command(duration: Duration) -> Command {
     let mut command = Command::new(LOCKPROF);
-    command.args(["storm", "--json", "--concurrency", "8", "--pollers", "2", "--duration"]);
+    command.args([
+        "storm",
+        "--no-measure",
+        "--json",
+        "--concurrency",
+        "8",
+        "--pollers",
+        "2",
+        "--duration",
+    ]);
     command.arg(format!("{}s", duration.as_secs())).stdin(Stdio::null()).stderr(Stdio::null());
     command
 }

@@ -136,6 +136,13 @@ impl StormArgs {
         }
     }
 
+    /// Those to compare, each by the name that it was asked for.
+    pub fn strategies(&self) -> Vec<(String, Strategy)> {
+        let base = self.strategy();
+        let named = |change: &Change| (change.as_str().to_owned(), change.apply(&base));
+        self.compare.iter().map(named).collect()
+    }
+
     /// The storm to make: pinned to the CPUs `pinned_to`, or anywhere on a
     /// machine with `cpus` CPUs.
     pub fn options(&self, cpus: NonZeroU32, pinned_to: Option<Vec<u32>>) -> Options {

@@ -185,7 +185,10 @@ fn examine(
     let invisible = if refused.is_some() { Vec::new() } else { invisible(&hooks) };
     let Facts { topology, kernel, resolutions, fields, btf, sampling, .. } = &facts;
     // When nothing attaches, one reason stands for everything.
-    let limits = if refused.is_some() { Vec::new() } else { limits::limits(&facts, &hooks) };
+    let limits = match &attached {
+        Ok((programs, _)) => limits::limits(&facts, &hooks, programs.slow_waits()),
+        Err(_) => Vec::new(),
+    };
     let mut locks: Vec<_> = resolutions
         .iter()
         .map(|watched| lock_report(watched, true, show_addresses))

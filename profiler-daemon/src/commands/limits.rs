@@ -1,7 +1,7 @@
 //! What this kernel does not let lockprof do, why, and what would allow it.
 //!
-//! In: the facts about the kernel and what became of each hook. Out: a
-//! [`Limit`] for each thing that is not measured. `stat` prints them below its
+//! In: the facts about the kernel, what became of each hook, and whether slow
+//! waits can be listed ([`Programs::slow_waits`]). Out: a [`Limit`] for each thing that is not measured. `stat` prints them below its
 //! figures, `daemon` logs them, `doctor` lists them.
 //!
 //! A mount call that this kernel does not have is no limit: nobody can make it.
@@ -46,7 +46,7 @@ pub enum DataSymbols {
 }
 
 /// Everything that is not measured, the gravest first.
-pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
+pub fn limits(facts: &Facts, hooks: &[HookState], slow_waits: Result<(), &str>) -> Vec<Limit> {
     let mut all = Vec::new();
     locks(&mut all, facts);
     spin_waits(&mut all, hooks);
@@ -54,6 +54,7 @@ pub fn limits(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
     calls(&mut all, hooks);
     samples(&mut all, facts.sampling.as_ref(), hooks);
     mounts(&mut all, hooks);
+    attribution(&mut all, facts, slow_waits);
     for off in facts.fields.turned_off() {
         all.push(Limit {
             what: off.what.to_owned(),
@@ -209,6 +210,26 @@ fn mounts(all: &mut Vec<Limit>, hooks: &[HookState]) {
             what: what.to_owned(),
             why: without_addresses(&why.join("; ")),
             remedy: remedy.map(str::to_owned),
+        });
+    }
+}
+
+/// Who waits, and the stacks of those that wait long.
+fn attribution(all: &mut Vec<Limit>, facts: &Facts, slow_waits: Result<(), &str>) {
+    if let Err(why) = &facts.cgroups {
+        all.push(Limit {
+            what: "cgroups have ids without names, and containers are not known".to_owned(),
+            why: without_addresses(why),
+            remedy: None,
+        });
+    }
+    if let Err(why) = slow_waits {
+        all.push(Limit {
+            what: "slow waits are not listed one by one, with the kernel's stack; they count in \
+                   all other figures"
+                .to_owned(),
+            why: without_addresses(&format!("BPF has no compare-exchange here: {why}")),
+            remedy: Some("Linux 5.12 or later".to_owned()),
         });
     }
 }

@@ -7,5 +7,6 @@ pub mod logging;
 mod redact;
 pub mod session;
 pub mod stat;
+pub mod storm;
 pub mod table;
 pub mod top;

@@ -64,7 +64,7 @@ impl Session {
                 tracing::debug!(hook = hook.hook, backend, "refused: {why}");
             }
         }
-        let limits = limits::limits(&facts, programs.hooks());
+        let limits = limits::limits(&facts, programs.hooks(), programs.slow_waits());
         let subject = Subject {
             host: host(&facts),
             node_of_cpu: facts.topology.node_of_cpu.clone(),

@@ -194,6 +194,7 @@ pub(crate) fn quiet() -> Snapshot {
         ],
         blockers: vec![blocker("namespace_sem", Basis::Owner, Some("mount"), task("runc"), 6)],
         mountinfo_readers: Some(vec![reader("mountinfo", task("runc"), 90, 4_000, 4)]),
+        mountinfo_lock_wait_ns: Some(BTreeMap::from([("namespace_sem".to_owned(), ms(1))])),
         mount_tables: Some(tables(vec![table(task("systemd"), 40)])),
         superblocks: Some(vec![superblocks("tmpfs", 30), superblocks("overlay", 10)]),
         samples: Some(samples(9, 1, 500)),

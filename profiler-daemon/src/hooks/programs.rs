@@ -71,6 +71,7 @@ pub struct Programs {
     sampler: Option<Sampler>,
     layout: Layout,
     attribution: Attribution,
+    slow_waits: Result<(), String>,
     hooks: Vec<HookState>,
     task_iter: Option<TaskIter>,
 }
@@ -100,6 +101,10 @@ impl Programs {
         let attribution =
             attribution::data(&sizes.attribution, layout.locks, fields, owner_fields.is_ok());
         layout.attribution = u32::from(attribution.rows() != 0);
+        let slow_waits = match &abilities.compare_exchange {
+            Err(why) if attribution.slow_places() != 0 => Err(why.clone()),
+            Ok(()) | Err(_) => Ok(()),
+        };
         let file_fields = mountinfo::file_fields(fields);
         let superblock_fields = superblocks::superblock_fields(fields);
         let data = Data {
@@ -142,6 +147,7 @@ impl Programs {
             sampler: sampler.flatten(),
             layout,
             attribution,
+            slow_waits,
             hooks,
             task_iter,
         })
@@ -180,6 +186,12 @@ impl Programs {
     /// How those who wait and those who make them wait are told.
     pub const fn attribution(&self) -> &Attribution {
         &self.attribution
+    }
+
+    /// Why slow waits are not listed though they are wanted: the reason that BPF
+    /// has no compare-exchange, by which their places are claimed.
+    pub fn slow_waits(&self) -> Result<(), &str> {
+        self.slow_waits.as_ref().copied().map_err(String::as_str)
     }
 
     /// Every array with its entries and the bytes of an entry.

@@ -31,8 +31,17 @@ impl StackNames {
     ///
     /// # Errors
     ///
-    /// `/proc/kallsyms` cannot be read.
+    /// `/proc/kallsyms` cannot be read, or hides addresses.
     pub fn look_up(&self, addresses: impl IntoIterator<Item = u64>) -> Result<(), KallsymsError> {
+        self.look_up_in(addresses, || File::open(KALLSYMS).map(BufReader::new))
+    }
+
+    /// The same in a table of that format.
+    fn look_up_in<T: BufRead>(
+        &self,
+        addresses: impl IntoIterator<Item = u64>,
+        table: impl FnOnce() -> std::io::Result<T>,
+    ) -> Result<(), KallsymsError> {
         let mut unknown: Vec<u64> = {
             let known = self.names.read().unwrap_or_else(PoisonError::into_inner);
             addresses.into_iter().filter(|address| !known.contains_key(address)).collect()
@@ -43,8 +52,9 @@ impl StackNames {
             return Ok(());
         }
         let read = |source| KallsymsError::Read { path: KALLSYMS.into(), source };
-        let file = File::open(KALLSYMS).map_err(read)?;
-        let found = functions(BufReader::new(file), &unknown).map_err(read)?;
+        let Some(found) = functions(table().map_err(read)?, &unknown).map_err(read)? else {
+            return Err(KallsymsError::Hidden);
+        };
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if names.len() + found.len() > CAPACITY {
             names.clear();
@@ -54,11 +64,16 @@ impl StackNames {
     }
 }
 
+/// Addresses with the names of the functions that they are in.
+type Found = Vec<(u64, Box<str>)>;
+
 /// The function that each of `addresses`, ascending, is in: that with the highest
-/// address not above it.
-fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Vec<(u64, Box<str>)>> {
-    let mut best: Vec<(u64, Box<str>)> = vec![(0, "".into()); addresses.len()];
+/// address not above it; `None` if every function is at 0, which is how the kernel
+/// hides them.
+fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Option<Found>> {
+    let mut best: Found = vec![(0, "".into()); addresses.len()];
     let mut line = String::new();
+    let mut hidden = true;
     loop {
         line.clear();
         if table.read_line(&mut line)? == 0 {
@@ -68,12 +83,16 @@ fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Vec<
         if !matches!(letter, 't' | 'T' | 'w' | 'W') {
             continue;
         }
+        hidden &= start == 0;
         // Of the addresses at or above it the lowest is enough: the others get
         // what that one has, unless they have something higher.
         let at = addresses.partition_point(|address| *address < start);
         if let Some(best) = best.get_mut(at).filter(|best| best.0 < start) {
             *best = (start, name.into());
         }
+    }
+    if hidden {
+        return Ok(None);
     }
     let mut below: (u64, Box<str>) = (0, "".into());
     let mut found = Vec::new();
@@ -87,7 +106,7 @@ fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Vec<
         };
         found.push((*address, name));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 #[cfg(test)]
@@ -104,7 +123,7 @@ ffffffff81000200 t after_the_module
 ";
 
     fn names(addresses: &[u64]) -> Vec<String> {
-        let found = functions(TABLE.as_bytes(), addresses).unwrap();
+        let found = functions(TABLE.as_bytes(), addresses).unwrap().unwrap();
         found.into_iter().map(|(_, name)| name.into_string()).collect()
     }
 
@@ -124,8 +143,18 @@ ffffffff81000200 t after_the_module
     #[test]
     fn what_was_looked_up_is_known() {
         let names = StackNames::default();
-        assert_eq!(names.get(1), None);
-        names.look_up([1]).unwrap();
-        assert_eq!(names.get(1).as_deref(), Some("?"));
+        assert_eq!(names.get(0xffff_ffff_8100_0108), None);
+        names.look_up_in([0xffff_ffff_8100_0108], || Ok(TABLE.as_bytes())).unwrap();
+        assert_eq!(names.get(0xffff_ffff_8100_0108).as_deref(), Some("down_write+0x8"));
+    }
+
+    #[test]
+    fn a_table_that_hides_addresses_names_nothing_and_says_what_would_help() {
+        let names = StackNames::default();
+        let hidden = "0000000000000000 T _text\n0000000000000000 t down_write\n";
+        let error = names.look_up_in([0xffff_ffff_8100_0108], || Ok(hidden.as_bytes()));
+        assert!(error.unwrap_err().to_string().contains("kernel.kptr_restrict"));
+        // Nothing wrong is kept: the next look may be allowed.
+        assert_eq!(names.get(0xffff_ffff_8100_0108), None);
     }
 }

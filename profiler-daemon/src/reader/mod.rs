@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use profiler_common::layout::{
     CpuState, DROP_NAMES, ERRNO_SLOTS, ErrnoSlot, Layout, errno_of_key, maps,
 };
-use profiler_common::syscalls::{MOUNT_SYSCALLS, SYSCALLS};
+use profiler_common::mounts::MOUNTINFO_READ;
+use profiler_common::syscalls::MOUNT_SYSCALLS;
 
 use self::attribution::Charges;
 use self::attribution::names::Names;
@@ -192,6 +193,10 @@ impl Reader {
         let (waiters, blockers) =
             self.charges.as_ref().map(|charges| charges.read()).unwrap_or_default();
         let inflight = self.inflight.read(&self.cpus, &self.series, self.locks.len(), now_ns);
+        let lock_waits = self.lock_waits_of_calls();
+        let mountinfo_readers = self.mounts.readers();
+        let mountinfo_lock_wait_ns =
+            mountinfo_readers.is_some().then(|| mountinfo_lock_waits(&lock_waits));
         Snapshot {
             schema: SCHEMA,
             duration_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
@@ -214,10 +219,11 @@ impl Reader {
             slow_waits: self.charges.as_ref().and_then(|charges| charges.slow_waits()),
             own: Some(self.own_cost()),
             handoffs: self.handoff_counts(),
-            syscalls: self.syscall_calls(),
+            syscalls: self.syscall_calls(lock_waits),
             syscall_errors: self.syscall_errors(),
             samples: self.samples.as_ref().map(|samples| samples.read(&self.banks)),
-            mountinfo_readers: self.mounts.readers(),
+            mountinfo_readers,
+            mountinfo_lock_wait_ns,
             mount_tables: self.mounts.tables(),
             superblocks: self.mounts.superblocks(),
             dropped: self.dropped(),
@@ -286,11 +292,12 @@ impl Reader {
         rows
     }
 
-    fn syscall_calls(&self) -> Vec<SyscallCalls> {
-        let mut lock_waits: BTreeMap<(u32, usize), BTreeMap<String, u64>> = BTreeMap::new();
+    /// Time that mount calls, and reads of mount tables, waited for each lock.
+    fn lock_waits_of_calls(&self) -> LockWaitsOfCalls {
+        let mut lock_waits = LockWaitsOfCalls::new();
         for cpu in 0..self.layout.cpus as usize {
             let node = self.banks.node_of(cpu);
-            for call in 0..SYSCALLS {
+            for call in 0..=READ {
                 for (index, lock) in self.locks.iter().enumerate() {
                     let word = cpu * self.layout.syscall_wait_stride as usize
                         + call * self.locks.len()
@@ -306,6 +313,10 @@ impl Reader {
                 }
             }
         }
+        lock_waits
+    }
+
+    fn syscall_calls(&self, mut lock_waits: LockWaitsOfCalls) -> Vec<SyscallCalls> {
         let mut rows = Vec::new();
         for (index, call) in MOUNT_SYSCALLS.iter().enumerate() {
             for node in self.banks.nodes() {
@@ -471,6 +482,23 @@ fn errno_name(errno: u16) -> String {
         _ => "other",
     };
     name.to_owned()
+}
+
+/// Nanoseconds by node and number of the call, and by lock.
+type LockWaitsOfCalls = BTreeMap<(u32, usize), BTreeMap<String, u64>>;
+
+/// Number that stands for a read of a mount table among those of calls.
+const READ: usize = MOUNTINFO_READ as usize;
+
+/// What reads of mount tables waited for each lock, all nodes together.
+fn mountinfo_lock_waits(lock_waits: &LockWaitsOfCalls) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (_, by_lock) in lock_waits.iter().filter(|((_, call), _)| *call == READ) {
+        for (lock, ns) in by_lock {
+            *sums.entry(lock.clone()).or_default() += ns;
+        }
+    }
+    sums
 }
 
 /// Resident memory of this process, in bytes: the second figure of

@@ -173,6 +173,7 @@ pub(super) fn snapshot() -> Snapshot {
             reader("mountinfo", "runc", Runtime::Runc, 1, 210),
             reader("mounts", "node-exporter", Runtime::Other, 40, 9_000),
         ]),
+        mountinfo_lock_wait_ns: Some(BTreeMap::from([("namespace_sem".into(), 2_400_000)])),
         mount_tables: Some(MountTables {
             namespaces: 42,
             mounts: 3_100,

@@ -68,6 +68,11 @@ pub struct Snapshot {
     /// the hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mountinfo_readers: Option<Vec<MountinfoReader>>,
+    /// Nanoseconds that these reads waited for each lock; locks with none are left
+    /// out. `None` as the readers are. A wait inside another wait counts for both
+    /// locks, and reads that have not returned are included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountinfo_lock_wait_ns: Option<BTreeMap<String, u64>>,
     /// Mount namespaces and how many mounts they have; `None` until counted, and
     /// where the kernel refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -387,10 +392,7 @@ impl Snapshot {
             if let Some(then) = earlier.syscalls.iter().find(same) {
                 now.calls = now.calls.since(&then.calls);
                 now.errors = now.errors.saturating_sub(then.errors);
-                for (lock, ns) in &mut now.lock_wait_ns {
-                    *ns = ns.saturating_sub(then.lock_wait_ns.get(lock).copied().unwrap_or(0));
-                }
-                now.lock_wait_ns.retain(|_, ns| *ns != 0);
+                subtract_lock_waits(&mut now.lock_wait_ns, &then.lock_wait_ns);
             }
         }
         for now in &mut window.syscall_errors {
@@ -408,6 +410,11 @@ impl Snapshot {
         if let (Some(now), Some(then)) = (&mut window.mountinfo_readers, &earlier.mountinfo_readers)
         {
             mounts::readers_since(now, then);
+        }
+        if let (Some(now), Some(then)) =
+            (&mut window.mountinfo_lock_wait_ns, &earlier.mountinfo_lock_wait_ns)
+        {
+            subtract_lock_waits(now, then);
         }
         if let (Some(now), Some(then)) = (&mut window.superblocks, &earlier.superblocks) {
             mounts::superblocks_since(now, then);
@@ -430,6 +437,14 @@ impl Snapshot {
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|d| d.count).sum()
     }
+}
+
+/// Subtracts what was waited for each lock, and drops what nothing is left of.
+fn subtract_lock_waits(now: &mut BTreeMap<String, u64>, then: &BTreeMap<String, u64>) {
+    for (lock, ns) in now.iter_mut() {
+        *ns = ns.saturating_sub(then.get(lock).copied().unwrap_or(0));
+    }
+    now.retain(|_, ns| *ns != 0);
 }
 
 #[cfg(test)]

@@ -57,6 +57,21 @@ fn json_has_the_documented_shape_and_reads_back() {
 }
 
 #[test]
+fn lock_waits_of_mountinfo_reads_subtract_and_show_only_what_is_left() {
+    let waited = |by_lock: &[(&str, u64)]| Snapshot {
+        mountinfo_lock_wait_ns: Some(
+            by_lock.iter().map(|(lock, ns)| ((*lock).to_owned(), *ns)).collect(),
+        ),
+        ..Snapshot::default()
+    };
+    let now = waited(&[("mount_lock", 7), ("namespace_sem", 50), ("rename_lock", 3)]);
+    let window = now.since(&waited(&[("namespace_sem", 20), ("rename_lock", 3)]));
+    assert_eq!(window, waited(&[("mount_lock", 7), ("namespace_sem", 30)]));
+    // A recording of a lockprof that did not know it.
+    assert_eq!(now.since(&Snapshot::default()).mountinfo_lock_wait_ns, now.mountinfo_lock_wait_ns);
+}
+
+#[test]
 fn a_bucket_bound_that_no_bucket_has_is_refused() {
     let error = serde_json::from_str::<Histogram>("[[257, 1]]").unwrap_err();
     assert!(error.to_string().contains("no bucket ends at 257 ns"), "{error}");

@@ -12,8 +12,10 @@
 mod analysis;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod load;
-mod report;
+pub mod report;
 mod runtime;
 mod start;
 mod strategy;
@@ -21,11 +23,12 @@ mod sys;
 mod trial;
 
 pub use self::analysis::{
-    Axis, Comparison, Curve, Host, Knee, Point, Report, Scaling, Spread, WaitsPerStart,
+    Axis, Comparison, Curve, Host, Knee, Point, Report, Scaling, Spread, Step, WaitsPerStart, steps,
 };
-pub use self::engine::{ErrorCount, Latency, Place, Summary, run};
+pub use self::engine::{Engine, ErrorCount, Latency, Place, Progress, Summary};
 pub use self::error::StormError;
 pub use self::load::{Options, Stop};
+pub use self::runtime::{Driver, RuntimeError};
 pub use self::start::Op;
 pub use self::strategy::{Idmap, MaskWith, MountQuery, Propagation, RootFs, Runtime, Strategy};
 pub use self::trial::{Calls, Measured, Trial, Waits};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Declares an enum whose values have one name each, on the command line, in
 /// JSON and in tables.
@@ -12,7 +12,7 @@ macro_rules! named {
         $name:ident { $($(#[$value_meta:meta])* $value:ident = $text:literal),+ $(,)? }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name {
             $($(#[$value_meta])* #[serde(rename = $text)] $value),+
         }
@@ -117,7 +117,7 @@ named! {
 }
 
 /// What each start does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Strategy {
     /// Who starts the containers. A real runtime decides on its own about
     /// [`Self::rootfs`] and [`Self::mask_with`].
@@ -172,6 +172,41 @@ impl Strategy {
             return Err(format!("{decides}: leave out --mask-with {}", self.mask_with));
         }
         Ok(())
+    }
+}
+
+impl Strategy {
+    /// Its name in a report of this strategy alone: who or what makes the root,
+    /// and every figure that is not the default.
+    pub fn name(&self) -> String {
+        let usual = Self::default();
+        let mut name = match self.runtime {
+            Runtime::Builtin => self.rootfs.to_string(),
+            real => real.to_string(),
+        };
+        let figures = [
+            ("layers", self.layers, usual.layers),
+            ("binds", self.binds, usual.binds),
+            ("masks", self.masks, usual.masks),
+            ("host-mounts", self.host_mounts, usual.host_mounts),
+            ("mountinfo-reads", self.mountinfo_reads, usual.mountinfo_reads),
+        ];
+        for (flag, figure, usual) in figures {
+            if figure != usual {
+                name.push_str(&format!("+{flag}={figure}"));
+            }
+        }
+        let words = [
+            self.idmap.map(Idmap::as_str),
+            (self.mask_with != usual.mask_with).then(|| self.mask_with.as_str()),
+            (self.propagation != usual.propagation).then(|| self.propagation.as_str()),
+            (self.mount_query != usual.mount_query).then(|| self.mount_query.as_str()),
+        ];
+        for word in words.into_iter().flatten() {
+            name.push('+');
+            name.push_str(word);
+        }
+        name
     }
 }
 

@@ -60,51 +60,79 @@ pub(in crate::storm) fn unshare_mounts() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
 }
 
+/// Puts the calling process into a user namespace of its own, in which it has
+/// all capabilities and, until maps are written, no user ID.
+pub(in crate::storm) fn unshare_user() -> io::Result<()> {
+    // SAFETY: the process has one thread; only its credentials change.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) }?)
+}
+
 /// SIGINT, SIGTERM and SIGHUP as something to poll; they are blocked for as
 /// long as this lives.
+///
+/// A SIGHUP that is ignored, as `nohup(1)` does, stays so: a signal that is
+/// blocked would come all the same (`sig_ignored`, kernel/signal.c).
 pub(in crate::storm) struct Signals {
     fd: OwnedFd,
+    blocked: Blocked,
+}
+
+/// Signals that are blocked until this is dropped.
+struct Blocked {
     before: libc::sigset_t,
 }
 
 impl Signals {
-    /// Blocks the signals in the calling thread. Children inherit that, so
-    /// a Ctrl-C, which goes to the whole process group, leaves the ending of
-    /// the storm to the caller.
+    /// Blocks the signals in the calling thread. Threads and processes that it
+    /// makes inherit that, so that they come here wherever the kernel would
+    /// deliver them, and a Ctrl-C, which goes to the whole process group, leaves
+    /// the ending of the storm to the caller.
     pub(in crate::storm) fn block() -> io::Result<Self> {
         // SAFETY: both sets are plain data that the calls below fill in.
         let (mut set, mut before) =
             unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed()) };
-        // SAFETY: `set` and `before` are valid for the calls; the signal
-        // numbers exist.
-        let fd = unsafe {
+        // SAFETY: `set` is valid for the calls; the signal numbers exist.
+        unsafe {
             libc::sigemptyset(&raw mut set);
-            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-                libc::sigaddset(&raw mut set, signal);
+            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            if !is_ignored(libc::SIGHUP) {
+                libc::sigaddset(&raw mut set, libc::SIGHUP);
             }
-            match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) {
-                0 => libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK),
-                errno => return Err(io::Error::from_raw_os_error(errno)),
-            }
-        };
+        }
+        // SAFETY: both sets are valid for the call.
+        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) } {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        let blocked = Blocked { before };
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: `set` is valid for the call.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, flags) };
         if fd < 0 {
-            let error = io::Error::last_os_error();
-            restore(&before);
-            return Err(error);
+            return Err(io::Error::last_os_error());
         }
         // SAFETY: signalfd just made it, and nobody else owns it.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, before })
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, blocked })
     }
 
-    /// Takes the signals that came; whether there was one.
-    pub(in crate::storm) fn take(&self) -> io::Result<bool> {
+    /// Leaves the signals blocked for the rest of the process.
+    pub(in crate::storm) fn keep_blocked(self) {
+        let Self { fd, blocked } = self;
+        drop(fd);
+        std::mem::forget(blocked);
+    }
+
+    /// Takes the signals that came; how many there were. Of one signal that came
+    /// several times the kernel keeps one.
+    pub(in crate::storm) fn take(&self) -> io::Result<u32> {
         const INFO: usize = size_of::<libc::signalfd_siginfo>();
-        let mut any = false;
+        let mut taken = 0;
         loop {
             let mut info = [0_u8; INFO];
             match rustix::io::read(self.fd.as_fd(), &mut info) {
-                Ok(_) => any = true,
-                Err(rustix::io::Errno::AGAIN) => return Ok(any),
+                Ok(_) => taken += 1,
+                Err(rustix::io::Errno::AGAIN) => return Ok(taken),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -118,15 +146,22 @@ impl AsFd for Signals {
     }
 }
 
-impl Drop for Signals {
+impl Drop for Blocked {
     fn drop(&mut self) {
-        restore(&self.before);
+        // SAFETY: `before` is the mask that the same thread had.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut())
+        };
     }
 }
 
-fn restore(before: &libc::sigset_t) {
-    // SAFETY: `before` is the mask that the same thread had.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+/// Whether the process ignores a signal.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: plain data that the call below fills in.
+    let mut action = unsafe { std::mem::zeroed::<libc::sigaction>() };
+    // SAFETY: nothing is set, and `action` is valid for the call.
+    let read = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    read == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Anonymous zeroed memory that forked processes share.

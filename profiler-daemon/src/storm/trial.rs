@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::engine::Summary;
+use crate::snapshot::{Name, Snapshot};
 
 /// One storm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,6 +16,15 @@ pub struct Trial {
     /// What the hooks saw meanwhile, in the whole system; `None` where nothing
     /// was hooked.
     pub measured: Option<Measured>,
+}
+
+impl Trial {
+    /// `total` of the trial by start; `None` without any start.
+    pub(super) fn per_start(&self, total: u64) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+        let (total, starts) = (total as f64, self.summary.starts as f64);
+        (starts > 0.0).then(|| total / starts)
+    }
 }
 
 /// A window of the kernel, condensed. Times are in ns.
@@ -64,3 +74,64 @@ pub struct Calls {
     /// Of it, spent waiting for watched locks.
     pub lock_wait_ns: u64,
 }
+
+impl Measured {
+    /// What a window ([`Snapshot::since`]) says of a storm. Rows without a count
+    /// are left out, and of calls all nodes are added up. Names of locks, which a
+    /// configuration may add to, are made harmless ([`Name`]).
+    pub fn of(window: &Snapshot) -> Self {
+        let waited = window.locks.iter().filter(|row| row.waits.count != 0);
+        let waits = waited.map(|row| {
+            let [p99_ns] = row.waits.quantiles_ns([0.99]);
+            Waits {
+                lock: Name::from(row.lock.as_str()).as_str().to_owned(),
+                mode: row.mode.to_string(),
+                numa_node: row.numa_node,
+                count: row.waits.count,
+                sum_ns: row.waits.sum_ns,
+                max_ns: row.waits.max_ns,
+                p99_ns,
+            }
+        });
+        let mut syscalls: BTreeMap<String, Calls> = BTreeMap::new();
+        for row in &window.syscalls {
+            let waited_ns =
+                row.lock_wait_ns.values().fold(0, |sum: u64, ns| sum.saturating_add(*ns));
+            // A wait is booked when it ends, which may be before the call does.
+            if row.calls.count == 0 && row.errors == 0 && waited_ns == 0 {
+                continue;
+            }
+            let calls = syscalls.entry(row.syscall.clone()).or_default();
+            calls.count += row.calls.count;
+            calls.errors += row.errors;
+            calls.sum_ns = calls.sum_ns.saturating_add(row.calls.sum_ns);
+            calls.lock_wait_ns = calls.lock_wait_ns.saturating_add(waited_ns);
+        }
+        let mut superblocks: BTreeMap<String, u64> = BTreeMap::new();
+        for row in window.superblocks.iter().flatten().filter(|row| row.count != 0) {
+            *superblocks.entry(row.filesystem.as_str().to_owned()).or_default() += row.count;
+        }
+        Self {
+            window_ns: window.duration_ns,
+            waits: waits.collect(),
+            syscalls,
+            superblocks,
+            dropped: window.dropped_total(),
+        }
+    }
+
+    /// Waits by lock, all modes and nodes together: how many, and their sum in
+    /// ns.
+    pub(super) fn by_lock(&self) -> BTreeMap<&str, (u64, u64)> {
+        let mut locks: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for row in &self.waits {
+            let (count, sum_ns) = locks.entry(&row.lock).or_default();
+            *count += row.count;
+            *sum_ns = sum_ns.saturating_add(row.sum_ns);
+        }
+        locks
+    }
+}
+
+#[cfg(test)]
+mod tests;

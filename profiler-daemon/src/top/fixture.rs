@@ -45,6 +45,7 @@ pub(crate) fn totals_of(fixture: Fixture) -> Snapshot {
             before.waiters.clear();
             before.blockers.clear();
             before.mountinfo_readers = Some(vec![]);
+            before.mountinfo_lock_wait_ns = Some([].into());
             before.superblocks = Some(vec![]);
             let slow = SlowWaits { threshold_ns: 10 * MS, count: 0, recent: vec![] };
             before.slow_waits = Some(slow);
@@ -208,6 +209,7 @@ fn rich() -> Snapshot {
             reader("mounts", runc(), 6, 1200, charge(12, 9 * MS, 2 * MS)),
             reader("mountstats", hostile(), 1, 10, charge(1, 40_000, 40_000)),
         ]),
+        mountinfo_lock_wait_ns: Some([("namespace_sem".into(), 420 * MS)].into()),
         mount_tables: Some(mount_tables()),
         superblocks: Some(vec![
             Superblocks { filesystem: "tmpfs".into(), count: 96 },

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::state::LockKey;
-use crate::snapshot::{Snapshot, Times};
+use crate::snapshot::{Charge, MOUNTINFO_READ, Snapshot, Times};
 
 /// Durations, all nodes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,11 +58,13 @@ pub(crate) fn locks(window: &Snapshot) -> BTreeMap<LockKey, LockRow> {
     rows.collect()
 }
 
-/// A mount system call.
+/// A mount system call, or reads of mount tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallRow {
     /// Calls that returned.
     pub(crate) calls: Figures,
+    /// Whether quantiles are known: not of reads of mount tables.
+    pub(crate) has_quantiles: bool,
     /// Of these, calls that returned an error.
     pub(crate) errors: u64,
     /// Time in ns that they waited for each lock, the longest first.
@@ -76,7 +78,7 @@ impl CallRow {
     }
 }
 
-/// The calls of a window by name.
+/// The calls of a window by name, and reads of mount tables as one of them.
 pub(crate) fn calls(window: &Snapshot) -> BTreeMap<String, CallRow> {
     let mut all: BTreeMap<String, (Times, u64, BTreeMap<String, u64>)> = BTreeMap::new();
     for row in &window.syscalls {
@@ -87,10 +89,31 @@ pub(crate) fn calls(window: &Snapshot) -> BTreeMap<String, CallRow> {
             *waited.entry(lock.clone()).or_default() += ns;
         }
     }
-    let rows = all.into_iter().map(|(name, (calls, errors, waited))| {
-        let mut waited_ns: Vec<_> = waited.into_iter().collect();
-        waited_ns.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        (name, CallRow { calls: (&calls).into(), errors, waited_ns })
-    });
-    rows.collect()
+    let mut rows: BTreeMap<_, _> = all
+        .into_iter()
+        .map(|(name, (calls, errors, waited))| {
+            let (calls, waited_ns) = ((&calls).into(), longest_first(waited));
+            (name, CallRow { calls, has_quantiles: true, errors, waited_ns })
+        })
+        .collect();
+    if let (Some(readers), Some(waited)) =
+        (&window.mountinfo_readers, &window.mountinfo_lock_wait_ns)
+    {
+        let mut reads = Charge::default();
+        readers.iter().for_each(|row| reads.add(row.reads));
+        if reads.count != 0 {
+            let Charge { count, sum_ns, max_ns } = reads;
+            let calls = Figures { count, sum_ns, max_ns, ..Figures::default() };
+            let waited_ns = longest_first(waited.clone());
+            let row = CallRow { calls, waited_ns, ..CallRow::default() };
+            rows.insert(MOUNTINFO_READ.to_owned(), row);
+        }
+    }
+    rows
+}
+
+fn longest_first(waited: BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let mut waited: Vec<_> = waited.into_iter().collect();
+    waited.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    waited
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use lockprof::hooks::attribution::Wanted;
 use lockprof::snapshot::{Party, Runtime, Snapshot};
 
-use super::cgroups::Folder;
+use super::cgroups;
+use super::common::cgroups::Folder;
 use super::tasks::{Ready, StopOnDrop, Task, enter};
 use super::{NAMESPACE_SEM, alone, common, described, mounts, path, session, settled, watch_until};
 use crate::needs_bpf;
@@ -36,7 +37,8 @@ fn containers_from_two_cgroups_are_in_both_tables_under_both_names() {
             return common::skip(TEST, &why);
         }
     }
-    let Some(folders) = CGROUPS.map(|name| Folder::make(TEST, name)).into_iter().collect() else {
+    let Some(folders) = CGROUPS.map(|name| cgroups::folder(TEST, name)).into_iter().collect()
+    else {
         return;
     };
     let folders: Vec<Folder> = folders;

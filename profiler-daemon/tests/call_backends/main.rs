@@ -158,7 +158,8 @@ fn counts_a_storm(backend: CallBackend, test: &str) {
     if let Err(why) = session(backend) {
         return common::skip(test, &why);
     }
-    let storm = [LOCKPROF, "storm", "--concurrency", "8", "--duration", "3s", "--json"];
+    let storm =
+        [LOCKPROF, "storm", "--no-measure", "--concurrency", "8", "--duration", "3s", "--json"];
     let output = stat(backend, &[&["--"], &storm[..]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     let window: Snapshot = serde_json::from_slice(&output.stdout).expect("stat prints JSON");

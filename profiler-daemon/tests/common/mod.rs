@@ -1,6 +1,8 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod cgroups;
+
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
@@ -64,7 +66,7 @@ macro_rules! needs_bpf {
 /// A command that makes the standard load for some seconds.
 pub(crate) fn storm(seconds: u32) -> Command {
     let mut command = Command::new(LOCKPROF);
-    command.args(["storm", "--concurrency", "8", "--pollers", "2", "--duration"]);
+    command.args(["storm", "--no-measure", "--concurrency", "8", "--pollers", "2", "--duration"]);
     command.arg(format!("{seconds}s")).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

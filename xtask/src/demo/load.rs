@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let quiet = bundle.as_ref().and_then(|bundle| starts(bundle, "quiet", &interrupt));
 
     let mut command = Command::new(&arguments.lockprof);
-    command.args(["storm", "--concurrency", "8", "--duration", "10s"]);
+    command.args(["storm", "--no-measure", "--concurrency", "8", "--duration", "10s"]);
     let mut storm = Guarded::spawn(&mut command)?;
     // Where the first starts failed, the reason is on the screen already.
     if let (Some(bundle), Some(quiet)) = (&bundle, quiet) {

@@ -22,9 +22,12 @@ pub(crate) enum Need {
 pub(crate) enum Tool {
     /// Starts real containers.
     Runc,
+    /// Starts them as well, in another way.
+    Crun,
     /// Their root file system: one static binary.
     Busybox,
-    /// Checks the metrics.
+    /// Checks the metrics and the rules; its package brings the Prometheus that the
+    /// dashboards are tried with.
     Promtool,
     /// Counts system calls independently.
     Strace,
@@ -38,8 +41,9 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Runc,
+        Self::Crun,
         Self::Busybox,
         Self::Promtool,
         Self::Strace,
@@ -52,6 +56,7 @@ impl Tool {
     pub(crate) const fn command(self) -> &'static str {
         match self {
             Self::Runc => "runc",
+            Self::Crun => "crun",
             Self::Busybox => "busybox",
             Self::Promtool => "promtool",
             Self::Strace => "strace",
@@ -152,7 +157,7 @@ mod tests {
         assert_eq!(
             packages(&everything(), &Family::Debian).join(" "),
             "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
-             zlib1g-dev runc busybox-static prometheus strace bpftool qemu-system-x86 tmux"
+             zlib1g-dev runc crun busybox-static prometheus strace bpftool qemu-system-x86 tmux"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }
@@ -161,13 +166,13 @@ mod tests {
     fn fedora_and_arch_take_the_compiler_from_rustup() {
         let fedora = request(&everything(), &Family::Fedora);
         assert!(fedora.contains(
-            "sudo dnf install llvm-devel libzstd-devel zlib-devel runc busybox \
+            "sudo dnf install llvm-devel libzstd-devel zlib-devel runc crun busybox \
              golang-github-prometheus strace bpftool qemu-system-x86-core tmux\n"
         ));
         assert!(fedora.contains("\n    rustup toolchain install nightly --component rust-src\n"));
         let arch = request(&everything(), &Family::Arch);
         assert!(arch.contains(
-            "sudo pacman -S --needed llvm zstd zlib runc busybox prometheus strace bpf qemu-system-x86 tmux\n"
+            "sudo pacman -S --needed llvm zstd zlib runc crun busybox prometheus strace bpf qemu-system-x86 tmux\n"
         ));
         assert!(arch.contains("rustup toolchain install nightly"));
     }

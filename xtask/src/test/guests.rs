@@ -24,8 +24,8 @@ use crate::vm::machine::{Accelerator, Threads};
 use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
-/// When a guest is stopped: several times what one takes.
-const TIMEOUT: Duration = Duration::from_secs(1000);
+/// When a guest is stopped: twice what one takes beside another one.
+const TIMEOUT: Duration = Duration::from_secs(2400);
 
 /// In the guest, where tests that skip themselves say so.
 const SKIPS: &str = "/run/lockprof-skips";
@@ -35,7 +35,7 @@ const EMULATED: &str = "LOCKPROF_TEST_EMULATED";
 
 /// Programs that tests call and that busybox does not have, or has too little of;
 /// from the host, where it has them.
-const PROGRAMS: [&str; 2] = ["setpriv", "runc"];
+const PROGRAMS: [&str; 3] = ["setpriv", "runc", "crun"];
 
 /// How the steps begin that are no tests.
 const DOCTOR: [&str; 3] = ["lockprof", "doctor", "--json"];

@@ -40,6 +40,7 @@ const FILES: &[File] = &[
     File { name: "attribution", threads: &[Threads::Single] },
     File { name: "hostile", threads: &[Threads::Single] },
     File { name: "storm", threads: &[Threads::Single] },
+    File { name: "runtimes", threads: &[Threads::Single] },
     File { name: "strategies", threads: &[Threads::Single] },
     File { name: "samples", threads: &[Threads::Single] },
     File { name: "path_walks", threads: &[Threads::Multi] },

@@ -57,9 +57,8 @@ impl Change {
         &self.text
     }
 
-    /// The strategy with the changes made; `None` if one of them is of another
-    /// thing than the strategy: concurrency or pollers.
-    pub fn apply(&self, to: &Strategy) -> Option<Strategy> {
+    /// The strategy with the changes made.
+    pub fn apply(&self, to: &Strategy) -> Strategy {
         let mut strategy = to.clone();
         for part in &self.parts {
             match *part {
@@ -69,10 +68,14 @@ impl Change {
                 Part::MaskWith(value) => strategy.mask_with = value,
                 Part::Propagation(value) => strategy.propagation = value,
                 Part::MountQuery(value) => strategy.mount_query = value,
-                Part::Knob(knob, value) => *knob.of_strategy(&mut strategy)? = value,
+                Part::Knob(knob, value) => {
+                    if let Some(figure) = knob.of_strategy(&mut strategy) {
+                        *figure = value;
+                    }
+                }
             }
         }
-        Some(strategy)
+        strategy
     }
 }
 

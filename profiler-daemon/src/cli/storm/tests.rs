@@ -103,7 +103,7 @@ fn a_name_that_is_none_is_answered_with_those_that_are() {
 fn strategies_to_compare_change_what_the_flags_say() {
     let storm = parse("--masks 96 --compare tmpfs,shared-tmpfs+fd,idmap=parent+layers=50").unwrap();
     let base = storm.strategy();
-    let all: Vec<_> = storm.compare.iter().map(|change| change.apply(&base).unwrap()).collect();
+    let all: Vec<_> = storm.compare.iter().map(|change| change.apply(&base)).collect();
     let (first, second) = (base.clone(), base.clone());
     let shared = Strategy { mask_with: MaskWith::SharedTmpfs, rootfs: RootFs::Fd, ..first };
     let mapped = Strategy { idmap: Some(Idmap::Parent), layers: 50, ..second };
@@ -160,5 +160,13 @@ fn a_sweep_that_is_none_is_answered_with_the_form() {
     ] {
         let error = Sweep::parse(bad).unwrap_err();
         assert!(error.contains(named), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn a_strategys_name_is_what_asks_for_it() {
+    for name in ["legacy", "crun", "fd+layers=50+masks=96+parent+shared-tmpfs+slave+statmount"] {
+        let strategy = Change::parse(name).unwrap().apply(&Strategy::default());
+        assert_eq!(strategy.name(), name);
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::hooks::samples::SampledFunctions;
 use crate::kernel::btf::BtfError;
@@ -6,6 +8,7 @@ use crate::kernel::kallsyms::Kallsyms;
 use crate::kernel::topology::Topology;
 use crate::locks::Method;
 use crate::locks::resolve::{Reason, Resolution, Unresolved};
+use crate::who::{self, Cgroups, Hierarchy};
 
 /// A kernel with NUMA, without BTF.
 fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
@@ -16,6 +19,9 @@ fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
             why: "functions do not agree: 0xffffffff81234560".to_owned(),
         }])),
     });
+    // Any directory opens; no name is looked up here.
+    let hierarchy = Hierarchy { root: "/".into(), controller: None };
+    let cgroups = Cgroups::at(hierarchy, who::Limits::default()).unwrap();
     Facts {
         topology: Topology {
             cpus: 1,
@@ -29,7 +35,7 @@ fn facts(data_symbols: DataSymbols, unresolved: &[&str]) -> Facts {
         fields: Fields::find(Err(&BtfError::Malformed { offset: 0 })),
         btf: false,
         data_symbols,
-        cgroups: Err("not looked for".to_owned()),
+        cgroups: Ok(Arc::new(cgroups)),
         sampling: None,
     }
 }
@@ -42,6 +48,11 @@ fn hook(hook: &str, backend: Option<&'static str>, refused: &str) -> HookState {
         refused: refused.into_iter().collect(),
         absent: false,
     }
+}
+
+/// What is not measured where slow waits can be listed.
+fn found(facts: &Facts, hooks: &[HookState]) -> Vec<Limit> {
+    limits(facts, hooks, Ok(()))
 }
 
 /// What is not measured, but for what is missing without fields.
@@ -62,7 +73,7 @@ const FIELDS: [&str; 3] = [
 #[test]
 fn an_unresolved_lock_has_its_reason_without_addresses_and_what_would_help() {
     let remedy = |symbols| {
-        let all = limits(&facts(symbols, &["sb_lock"]), &[]);
+        let all = found(&facts(symbols, &["sb_lock"]), &[]);
         assert_eq!(whats(&all), ["sb_lock is not watched"]);
         assert_eq!(all[0].why, "not found: text: functions do not agree: 0x(hidden)");
         all[0].remedy.clone()
@@ -82,7 +93,7 @@ fn calls_refused_for_one_reason_are_one_limit() {
         hook("sys_setns", Some("tracepoint"), ""),
         hook("sys_unshare", None, "EPERM"),
     ];
-    let all = limits(&facts(DataSymbols::Listed, &[]), &hooks);
+    let all = found(&facts(DataSymbols::Listed, &[]), &hooks);
     assert_eq!(
         whats(&all),
         ["mount calls are not measured: unshare", "mount calls are not measured: mount, umount2",]
@@ -92,7 +103,7 @@ fn calls_refused_for_one_reason_are_one_limit() {
 #[test]
 fn when_no_call_is_seen_they_are_not_listed_one_by_one() {
     let hooks = [hook("sys_mount", None, "EPERM"), hook("sys_setns", None, "EPERM")];
-    let all = limits(&facts(DataSymbols::Listed, &[]), &hooks);
+    let all = found(&facts(DataSymbols::Listed, &[]), &hooks);
     assert_eq!(whats(&all), ["mount calls are not measured"]);
     assert_eq!(all[0].why, "tracepoint: EPERM");
     assert!(all[0].remedy.as_deref().unwrap().contains("CONFIG_FTRACE_SYSCALLS"));
@@ -103,27 +114,27 @@ fn a_call_that_the_kernel_does_not_have_is_no_limit() {
     let mut statmount = hook("sys_statmount", None, "no tracepoint");
     statmount.absent = true;
     let hooks = [hook("sys_mount", Some("tracepoint"), ""), statmount];
-    assert_eq!(whats(&limits(&facts(DataSymbols::Listed, &[]), &hooks)), [""; 0]);
+    assert_eq!(whats(&found(&facts(DataSymbols::Listed, &[]), &hooks)), [""; 0]);
 }
 
 #[test]
 fn kprobes_see_no_spin_waits_and_tracepoints_do() {
     let facts = facts(DataSymbols::Listed, &[]);
-    let with = |backend| limits(&facts, &[hook("rwsem_down_read_slowpath", Some(backend), "")]);
+    let with = |backend| found(&facts, &[hook("rwsem_down_read_slowpath", Some(backend), "")]);
     assert_eq!(
         whats(&with("kprobe")),
         ["waits for spinlocks are not seen, and of many waits at once some are lost"]
     );
     assert_eq!(whats(&with("tp_btf")), [""; 0]);
     // Mount calls by kprobe see what any backend sees.
-    assert_eq!(whats(&limits(&facts, &[hook("sys_mount", Some("kprobe"), "")])), [""; 0]);
+    assert_eq!(whats(&found(&facts, &[hook("sys_mount", Some("kprobe"), "")])), [""; 0]);
 }
 
 #[test]
 fn a_kernel_without_numa_says_so() {
     let mut facts = facts(DataSymbols::Listed, &[]);
     facts.topology.numa = false;
-    let all = limits(&facts, &[]);
+    let all = found(&facts, &[]);
     assert!(all.last().unwrap().what.contains("NUMA node"), "{all:?}");
     assert!(all.last().unwrap().remedy.as_deref().unwrap().contains("CONFIG_NUMA"));
 }
@@ -143,18 +154,38 @@ fn sampled(symbols: Result<&str, &str>) -> Facts {
 #[test]
 fn sampling_that_is_refused_is_a_limit_with_the_reason() {
     let refused = hook("kernel_samples", None, "perf events are refused");
-    let all = limits(&sampled(Ok("2000 t path_init\n")), std::slice::from_ref(&refused));
+    let all = found(&sampled(Ok("2000 t path_init\n")), std::slice::from_ref(&refused));
     assert!(all[0].what.contains("CPUs are not sampled"), "{all:?}");
     assert_eq!(all[0].why, "tracepoint: perf events are refused");
     // Nobody asked.
-    assert_eq!(whats(&limits(&facts(DataSymbols::Listed, &[]), &[refused])), [""; 0]);
+    assert_eq!(whats(&found(&facts(DataSymbols::Listed, &[]), &[refused])), [""; 0]);
 }
 
 #[test]
 fn samples_that_cannot_be_told_apart_are_a_limit() {
     let attached = [hook("kernel_samples", Some("cpu-clock"), "")];
-    assert_eq!(whats(&limits(&sampled(Ok("2000 t path_init\n")), &attached)), [""; 0]);
-    let all = limits(&sampled(Ok("2000 t osq_lock\n")), &attached);
+    assert_eq!(whats(&found(&sampled(Ok("2000 t path_init\n")), &attached)), [""; 0]);
+    let all = found(&sampled(Ok("2000 t osq_lock\n")), &attached);
     assert!(all[0].what.contains("not told apart"), "{all:?}");
     assert!(all[0].why.contains("path_init, "), "{all:?}");
+}
+
+#[test]
+fn without_a_hierarchy_of_cgroups_containers_are_not_known() {
+    let why = "no hierarchy of cgroups at /sys/fs/cgroup: mount one there";
+    let facts = Facts { cgroups: Err(why.to_owned()), ..facts(DataSymbols::Listed, &[]) };
+    let all = found(&facts, &[]);
+    assert_eq!(whats(&all), ["cgroups have ids without names, and containers are not known"]);
+    // It says itself what would help.
+    assert_eq!((all[0].why.as_str(), &all[0].remedy), (why, &None));
+}
+
+#[test]
+fn slow_waits_that_cannot_be_listed_are_a_limit_with_the_reason() {
+    let facts = facts(DataSymbols::Listed, &[]);
+    let all = limits(&facts, &[], Err("unknown opcode c3 at 0xffffffff81234560"));
+    assert!(whats(&all)[0].starts_with("slow waits are not listed one by one"), "{all:?}");
+    assert!(all[0].why.ends_with("unknown opcode c3 at 0x(hidden)"), "{all:?}");
+    assert_eq!(all[0].remedy.as_deref(), Some("Linux 5.12 or later"));
+    assert_eq!(whats(&found(&facts, &[])), [""; 0]);
 }

@@ -11,7 +11,9 @@ use super::overview::lock_wait;
 use crate::cli::args::By;
 use crate::findings::text::{count, duration, percent, place};
 use crate::locks::Mode;
-use crate::snapshot::{Charge, Name, Runtime, SlowWait, SlowWaits, Snapshot, Times};
+use crate::snapshot::{
+    Charge, MOUNTINFO_READ, Name, Runtime, SlowWait, SlowWaits, Snapshot, Times,
+};
 
 /// The tables, or why there are none.
 pub(super) fn write(out: &mut String, snapshot: &Snapshot, by: By, width: usize) {
@@ -232,6 +234,13 @@ pub(super) fn syscalls(snapshot: &Snapshot) -> Breakdown {
         note: lock_wait(&waited, charge.sum_ns),
         ..Row::default()
     });
+    let reads = snapshot.mountinfo_lock_wait_ns.iter().map(|waited| {
+        let mut charge = Charge::default();
+        snapshot.mountinfo_readers.iter().flatten().for_each(|row| charge.add(row.reads));
+        let keys = vec![MOUNTINFO_READ.to_owned(), "-".to_owned()];
+        Row { keys, charge, note: lock_wait(waited, charge.sum_ns), ..Row::default() }
+    });
+    let rows = rows.chain(reads.filter(|row| row.charge.count != 0));
     Breakdown::new(&["MOUNT CALL", "ERRORS"], "LOCK WAIT", rows)
 }
 

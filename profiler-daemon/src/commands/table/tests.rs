@@ -99,6 +99,7 @@ fn what_the_kernel_refuses_to_tell_is_said_and_not_shown_as_nothing() {
     let mut window = rich();
     (window.waiters, window.blockers, window.slow_waits) = (vec![], vec![], None);
     window.syscalls.clear();
+    (window.mountinfo_readers, window.mountinfo_lock_wait_ns) = (None, None);
     let limit = Limit { what: "x is not measured".into(), why: "y".into(), remedy: None };
     for (by, said) in [
         (By::Waiter, "who waits is not observed on this kernel"),

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,10 @@ use profiler_common::inflight::{Exchange as _, Word as _};
 use profiler_common::layout::CHARGE_CLAIMS;
 use profiler_common::slow::NEWCOMERS;
 use profiler_common::spin_stack::DEPTH;
+use rustix::io::Errno;
+use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 
-use super::{Charges, frames, read_slow};
+use super::{Charges, UNNAMED, frames, read_slow};
 use crate::reader::mapping::load;
 
 /// How often it looks whether there is anything to do: at one cache line.
@@ -94,6 +96,8 @@ struct Work {
     functions_at: Option<Instant>,
     /// Count of each row at the last look at how full the table is.
     counts: HashMap<usize, (u64, u64)>,
+    /// Whether the kernel refuses the grace periods without which no row is freed.
+    refused: bool,
 }
 
 impl Work {
@@ -134,7 +138,12 @@ impl Work {
         let all = charges.rows.len() - charges.reserved;
         let earlier = std::mem::take(&mut self.counts);
         self.counts = rows.iter().map(|row| (row.index, (row.key, row.charge.count))).collect();
-        if rows.len() <= all / 2 {
+        if rows.len() <= all / 2 || self.refused {
+            return;
+        }
+        // Asked before any row is retired that then could not be freed.
+        if !membarrier_query().contains_command(MembarrierCommand::Global) {
+            self.refuse("the kernel has no MEMBARRIER_CMD_GLOBAL", all);
             return;
         }
         let mut alive: HashMap<u64, bool> = HashMap::new();
@@ -150,12 +159,32 @@ impl Work {
         idle.sort_unstable();
         let missing = (rows.len() - gone.len()).saturating_sub(all / 2);
         gone.extend(idle.into_iter().take(missing).map(|(_, index)| index));
-        let freed = free(charges, &gone);
+        let freed = match free(charges, &gone) {
+            Ok(freed) => freed,
+            Err(why) => {
+                self.refuse(&format!("membarrier(2) fails: {why}"), all);
+                return;
+            }
+        };
         let cgroups: HashSet<u64> = charges.described().map(|row| row.who.cgroup).collect();
         for (id, _) in alive.into_iter().filter(|(id, alive)| !alive && !cgroups.contains(id)) {
             charges.names.forget(id);
         }
         tracing::debug!(taken = rows.len(), of = all, freed, "freed rows of charges");
+    }
+
+    /// Says that no row is freed, and tries it no more: what the system call
+    /// refuses once it refuses until the next boot (`sys_membarrier` in
+    /// kernel/sched/membarrier.c; it does where `tick_nohz_full_enabled()`).
+    fn refuse(&mut self, why: &str, rows: usize) {
+        self.refused = true;
+        tracing::warn!(
+            rows,
+            "rows of the table of who waits are never given to others: {why}; once they are all \
+             taken, whoever is new counts as `other` (lockprof_events_dropped_total with reason \
+             charges_full). Give attribution.rows in the configuration more, start the kernel \
+             without nohz_full, or allow the service the system call membarrier"
+        );
     }
 }
 
@@ -179,13 +208,24 @@ impl Charges {
         let records = (0..places.len()).filter_map(|place| read_slow(places, place));
         let addresses: HashSet<u64> = records.flat_map(|record| frames(&record).to_vec()).collect();
         if let Err(error) = self.stacks.look_up(addresses) {
-            tracing::debug!("stacks of slow waits have no names: {error}");
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| {
+                let error = anyhow::Error::from(error);
+                tracing::warn!(
+                    "functions in stacks of slow waits have no names and show as `{UNNAMED}`: \
+                     {error:#}. Waits are counted and charged all the same"
+                );
+            });
         }
     }
 }
 
 /// Frees the rows `indices`, as far as nobody waits in their name; how many.
-fn free(charges: &Charges, indices: &[usize]) -> usize {
+///
+/// # Errors
+///
+/// The kernel refuses a grace period. The rows then stay as they are, retired.
+fn free(charges: &Charges, indices: &[usize]) -> Result<usize, Errno> {
     for index in indices {
         let row = charges.words(*index);
         let key = row.key.load();
@@ -193,14 +233,10 @@ fn free(charges: &Charges, indices: &[usize]) -> usize {
             row.key.compare_exchange(key, RETIRED);
         }
     }
-    if !grace_period() {
-        return 0;
-    }
+    grace_period()?;
     let held = held(charges);
     let indices: Vec<_> = indices.iter().filter(|index| !held.contains(index)).collect();
-    if !grace_period() {
-        return 0;
-    }
+    grace_period()?;
     let mut evicted = charges.evicted.lock().unwrap_or_else(PoisonError::into_inner);
     for index in &indices {
         let Some(read) = charges.row(**index) else { continue };
@@ -218,7 +254,7 @@ fn free(charges: &Charges, indices: &[usize]) -> usize {
             claims.lock().unwrap_or_else(PoisonError::into_inner).remove(number);
         }
     }
-    indices.len()
+    Ok(indices.len())
 }
 
 /// Rows that waits in flight are charged to.
@@ -245,13 +281,6 @@ fn held(charges: &Charges) -> HashSet<usize> {
 
 /// Waits until every program that is running now has ended: `membarrier(2)`
 /// waits for a grace period of RCU, and programs run within one.
-fn grace_period() -> bool {
-    use rustix::thread::{MembarrierCommand, membarrier};
-    match membarrier(MembarrierCommand::Global) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::debug!("rows of charges cannot be freed: membarrier: {error}");
-            false
-        }
-    }
+fn grace_period() -> Result<(), Errno> {
+    membarrier(MembarrierCommand::Global)
 }

@@ -6,6 +6,7 @@
 
 pub mod keeper;
 pub mod names;
+mod stack;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use profiler_common::slow::{self, AttributionState};
 use profiler_common::syscalls::MOUNT_SYSCALLS;
 
 use self::names::Names;
+use self::stack::UNNAMED;
 use super::ReaderError;
 use super::mapping::{Mapping, SharedWord, load};
 use crate::hooks::{Claims, Programs, Series};
@@ -50,10 +52,9 @@ pub struct Charges {
 #[derive(Default)]
 struct Evicted {
     charges: HashMap<(u64, Runtime), Charge>,
-    /// By row: its key when it was first shown, and the runtime. It stays what it
-    /// was when more becomes known of the cgroup, so that counters by runtime
-    /// never go back.
-    runtimes: HashMap<usize, (u64, Runtime)>,
+    /// By row. It stays what it was when more becomes known of the cgroup, so that
+    /// counters by runtime never go back.
+    runtimes: HashMap<usize, Runtime>,
 }
 
 /// A row as it was read.
@@ -179,9 +180,7 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| {
-            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
-        });
+        longest_first(&mut rows, |row| (row.waits.sum_ns, &row.party));
         rows
     }
 
@@ -198,9 +197,7 @@ impl Charges {
                 })
             })
             .collect();
-        rows.sort_by(|a, b| {
-            b.waits.sum_ns.cmp(&a.waits.sum_ns).then_with(|| a.party.cmp(&b.party))
-        });
+        longest_first(&mut rows, |row| (row.waits.sum_ns, &row.party));
         rows
     }
 
@@ -245,21 +242,11 @@ impl Charges {
 
     /// Names of the frames of the lock's slow path and below.
     fn stack(&self, record: &slow::SlowWait) -> Vec<Name> {
-        let names: Vec<_> = frames(record)
-            .iter()
-            .map(|address| match self.stacks.get(*address) {
-                Some(name) => Name::from(&*name),
-                None => Name::from("(not looked up yet)"),
-            })
-            .collect();
-        // What is above is how the program was called.
-        let own = |name: &Name| {
-            ["bpf_", "__bpf_", "__traceiter_", "trace_", "__trace_", "?"]
-                .iter()
-                .any(|prefix| name.as_str().starts_with(prefix))
-        };
-        let first = names.iter().position(|name| !own(name)).unwrap_or(0);
-        names[first..].to_vec()
+        let names = frames(record).iter().map(|address| match self.stacks.get(*address) {
+            Some(name) => Name::from(&*name),
+            None => Name::from(UNNAMED),
+        });
+        stack::from_slow_path(names.collect())
     }
 
     /// NUMA node of a CPU, as the kernel told a program on it.
@@ -302,11 +289,10 @@ impl Charges {
     }
 
     /// Who the row is about, under the runtime that it was first shown under.
-    fn party(&self, row: &Read, runtimes: &mut HashMap<usize, (u64, Runtime)>) -> Party {
+    fn party(&self, row: &Read, runtimes: &mut HashMap<usize, Runtime>) -> Party {
         let mut party = self.named(&row.who);
         if let Party::Task(who) = &mut party {
-            let first = runtimes.entry(row.index).or_insert((row.key, who.runtime));
-            who.runtime = first.1;
+            who.runtime = *runtimes.entry(row.index).or_insert(who.runtime);
         }
         party
     }
@@ -324,6 +310,14 @@ impl Charges {
 type Waiting = (u8, Option<u8>, Option<u8>, crate::snapshot::PartyKey);
 /// Lock, role, call and party of a blocker.
 type Blocking = (u8, u8, Option<u8>, crate::snapshot::PartyKey);
+
+/// Sorts rows by the sum of their waits, then by party.
+fn longest_first<R>(rows: &mut [R], of: impl Fn(&R) -> (u64, &Party)) {
+    rows.sort_by(|a, b| {
+        let ((a_ns, a), (b_ns, b)) = (of(a), of(b));
+        b_ns.cmp(&a_ns).then_with(|| a.cmp(b))
+    });
+}
 
 /// The record in a place of the ring, if it is whole.
 fn read_slow(places: &Mapping<slow::SlowWait>, place: usize) -> Option<slow::SlowWait> {

@@ -34,7 +34,7 @@ pub(super) const WAITER_SECONDS: Metric = Metric {
     unit: Some(Unit::Seconds),
     labels: &[LOCK, RUNTIME],
     note: "Over all runtimes, the sum of `lockprof_lock_wait_seconds`. A task is under the runtime that it was \
-           first seen under.",
+           first seen under. An interrupt that spins for a lock waits in the name of the task that it came upon.",
     rows: |s| by_waiter(s, |waits| Figure::Number(seconds(waits.sum_ns))),
 };
 

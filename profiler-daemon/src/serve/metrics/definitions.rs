@@ -1,13 +1,12 @@
 //! The declarations, in the order of the exposition.
 
-use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use super::Value::{Number, Text};
 use super::{Figure, Kind, Label, Metric, Row, Scrape, Unit, seconds};
-use super::{attribution, containers};
+use super::{attribution, containers, mounts, samples};
 use crate::locks::Mode;
-use crate::snapshot::{Charge, InFlight, LockHolds, LockWaits, MountinfoReader, Releases};
+use crate::snapshot::{InFlight, LockHolds, LockWaits, Releases};
 
 pub(super) const LOCK: Label = Label {
     name: "lock",
@@ -29,7 +28,7 @@ const HELD_MODE: Label = Label {
     about: "How the lock was held",
     bound: "`read`, `write`, `mutex`; fixed by the kind of the lock",
 };
-const NUMA_NODE: Label = Label {
+pub(super) const NUMA_NODE: Label = Label {
     name: "numa_node",
     about: "NUMA node of the CPU on which it ended",
     bound: "the NUMA nodes of the machine",
@@ -54,16 +53,6 @@ const ERRNO: Label = Label {
     about: "Symbolic name of the error (`EPERM`), or `other`",
     bound: "at most 128 pairs of call and error, and `other`",
 };
-const SAMPLED_NODE: Label = Label { about: "NUMA node of the CPU", ..NUMA_NODE };
-const PLACE: Label = Label {
-    name: "place",
-    about: "Where in the kernel the CPU was: `mount_seqcount` is the functions that read the sequence count of \
-            `mount_lock`, again while a writer changes it, or walk the hash of mounts; `lock_slow_path` those that \
-            wait for locks of any name; `elsewhere` the rest",
-    bound: "these three",
-};
-const SOURCE: Label =
-    Label { name: "source", about: "What paces the samples", bound: "`cycles` or `cpu-clock`" };
 const METHOD: Label = Label {
     name: "method",
     about: "How the address was found",
@@ -85,21 +74,8 @@ const REASON: Label = Label {
     about: "Why the event was not booked, or not as it should be",
     bound: "the reasons in the table below",
 };
-const FILE: Label = Label {
-    name: "file",
-    about: "Which file of `/proc/<pid>`",
-    bound: "`mountinfo`, `mounts`, `mountstats`",
-};
-const RUNTIME: Label = Label {
-    name: "runtime",
-    about: "Container runtime of the tasks",
-    bound: "the 13 runtimes that are told apart, and `other`",
-};
-const FSTYPE: Label = Label {
-    name: "fstype",
-    about: "Type of the file system, for instance `tmpfs`",
-    bound: "64 types, and `other`",
-};
+const KERNEL: Label =
+    Label { name: "kernel", about: "Release of the kernel, as `uname -r` says it", bound: "one" };
 const VERSION: Label = Label { name: "version", about: "Version of lockprof", bound: "one" };
 const ARCH: Label =
     Label { name: "arch", about: "Architecture that lockprof was compiled for", bound: "one" };
@@ -364,136 +340,17 @@ pub const METRICS: &[Metric] = &[
                A wait inside another wait counts for both locks.",
         rows: syscall_lock_rows,
     },
-    Metric {
-        name: "lockprof_kernel_samples_total",
-        help: "Times that a CPU was found in the kernel when it was looked at.",
-        kind: Kind::Counter,
-        unit: None,
-        labels: &[SAMPLED_NODE, PLACE],
-        note: "Each CPU is looked at `lockprof_sampling_frequency_hertz` times a second, in user space to no effect. \
-               Divided by that frequency, samples are seconds of CPU time. How many CPUs of a node are spent on \
-               `mount_lock`'s sequence count, which no lock tracepoint shows: \
-               `sum by (instance, numa_node) (rate(lockprof_kernel_samples_total{place=\"mount_seqcount\"}[1m])) / on \
-               (instance) group_left () sum by (instance) (lockprof_sampling_frequency_hertz)`. Divided by the node's CPUs \
-               it is the share of them; this place over all places is the share of the kernel's time. As every path walk passes \
-               `path_init`, a few percent are usual; a share that rises with mounts is walks that wait for writers. \
-               Idle tasks do not count, nor do interrupts that come meanwhile. With `cpu-clock`, code that has \
-               interrupts off shows where it turns them on again, and the timer also wakes idle CPUs; it never \
-               competes for a counter. With `cycles`, a second is as many cycles as there were in one when lockprof \
-               started, so that a CPU at a higher clock gives more samples; and where other users of perf take all \
-               hardware counters, the kernel gives each its turn, so that samples are missing, of all places alike. \
-               CPUs that come online after the start are not sampled until lockprof is started again. Absent where \
-               sampling is off or refused.",
-        rows: |s| {
-            let counts = s.snapshot.samples.iter().flat_map(|samples| &samples.counts);
-            Box::new(counts.map(|c| {
-                Row::new([Number(c.numa_node), Text(c.place.as_str())], Figure::Count(c.count))
-            }))
-        },
-    },
-    Metric {
-        name: "lockprof_sampling_frequency_hertz",
-        help: "Samples of a CPU that is in the kernel all the time, in a second.",
-        kind: Kind::Gauge,
-        unit: None,
-        labels: &[SOURCE],
-        note: "As configured (`sampling.frequency_hz`). Absent where sampling is off or refused.",
-        rows: |s| {
-            Box::new(
-                s.snapshot
-                    .samples
-                    .iter()
-                    .map(|p| Row::new([Text(&p.source)], Figure::Count(p.frequency_hz))),
-            )
-        },
-    },
-    Metric {
-        name: "lockprof_mountinfo_opens_total",
-        help: "Times that tasks opened a file that shows a mount table.",
-        kind: Kind::Counter,
-        unit: None,
-        labels: &[FILE, RUNTIME],
-        note: "Where fentry or kprobes can be used (see `lockprof_hook_attached`), as the other \
-               `lockprof_mountinfo_*`. A pair of file and runtime appears when it is first seen. lockprof's own \
-               opens do not count, of which there is one of each file, when it starts; it reads none.",
-        rows: |s| reader_rows(s, |r| Figure::Count(r.opens)),
-    },
-    Metric {
-        name: "lockprof_mountinfo_reads_total",
-        help: "Reads of a mount table.",
-        kind: Kind::Counter,
-        unit: None,
-        labels: &[FILE, RUNTIME],
-        note: "System calls: the kernel hands out some 4 KiB at a time, and walks on under a read lock of \
-               `namespace_sem` in each.",
-        rows: |s| reader_rows(s, |r| Figure::Count(r.reads.count)),
-    },
-    Metric {
-        name: "lockprof_mountinfo_entries_total",
-        help: "Mounts that were written out to readers of mount tables.",
-        kind: Kind::Counter,
-        unit: None,
-        labels: &[FILE, RUNTIME],
-        note: "Divided by the opens, it is the size of the mount tables that are read. Exact, but for reads at an \
-               offset that the file is not at; where a mount takes more than 4 KiB of text, an estimate from the \
-               first 8 KiB of each read.",
-        rows: |s| reader_rows(s, |r| Figure::Count(r.entries)),
-    },
-    Metric {
-        name: "lockprof_mountinfo_read_seconds_total",
-        help: "Time that reads of mount tables took, with their waits for locks.",
-        kind: Kind::Counter,
-        unit: Some(Unit::Seconds),
-        labels: &[FILE, RUNTIME],
-        note: "",
-        rows: |s| reader_rows(s, |r| Figure::Number(seconds(r.reads.sum_ns))),
-    },
-    Metric {
-        name: "lockprof_mount_namespaces",
-        help: "Mount namespaces that tasks are in.",
-        kind: Kind::Gauge,
-        unit: None,
-        labels: &[],
-        note: "Counted every `mounts.interval` by a walk over all tasks, as the other two \
-               `lockprof_mount_namespace_*`. A namespace that only a bind mount or an open file keeps has no task \
-               and does not count.",
-        rows: |s| count(s.snapshot.mount_tables.as_ref().map(|t| t.namespaces)),
-    },
-    Metric {
-        name: "lockprof_mount_namespace_mounts",
-        help: "Mounts in all mount namespaces together.",
-        kind: Kind::Gauge,
-        unit: None,
-        labels: &[],
-        note: "",
-        rows: |s| count(s.snapshot.mount_tables.as_ref().map(|t| t.mounts)),
-    },
-    Metric {
-        name: "lockprof_mount_namespace_mounts_max",
-        help: "Mounts in the mount namespace that has the most.",
-        kind: Kind::Gauge,
-        unit: None,
-        labels: &[],
-        note: "`lockprof stat --json` and `/api/v1/snapshot` have the largest namespaces with their owners.",
-        rows: |s| {
-            let tables = s.snapshot.mount_tables.as_ref();
-            count(tables.and_then(|t| t.largest.first()).map(|t| t.mounts))
-        },
-    },
-    Metric {
-        name: "lockprof_superblocks_created_total",
-        help: "Superblocks that were made.",
-        kind: Kind::Counter,
-        unit: None,
-        labels: &[FSTYPE],
-        note: "Each takes part in the list of shrinkers: see the lock `shrinker_rwsem`. Mounts of a file system \
-               that has a superblock already make none. Where fentry or kprobes can be used. A type appears when it \
-               is first seen.",
-        rows: |s| {
-            let rows = s.snapshot.superblocks.iter().flatten();
-            Box::new(rows.map(|r| Row::new([Text(r.filesystem.as_str())], Figure::Count(r.count))))
-        },
-    },
+    samples::KERNEL_SAMPLES,
+    samples::SAMPLING_FREQUENCY,
+    mounts::MOUNTINFO_OPENS,
+    mounts::MOUNTINFO_READS,
+    mounts::MOUNTINFO_ENTRIES,
+    mounts::MOUNTINFO_READ_SECONDS,
+    mounts::MOUNTINFO_LOCK_WAIT,
+    mounts::MOUNT_NAMESPACES,
+    mounts::MOUNTS,
+    mounts::MOUNTS_MAX,
+    mounts::SUPERBLOCKS_CREATED,
     Metric {
         name: "lockprof_lock_resolved",
         help: "Whether the address of the lock is known on this kernel (1) or not (0).",
@@ -544,6 +401,17 @@ pub const METRICS: &[Metric] = &[
         labels: &[VERSION, ARCH],
         note: "",
         rows: |s| one(Row::new([Text(s.version), Text(s.arch)], Figure::Count(1))),
+    },
+    Metric {
+        name: "lockprof_host_info",
+        help: "Which kernel the machine runs; always 1.",
+        kind: Kind::Info,
+        unit: None,
+        labels: &[KERNEL],
+        note: "Joins with the other metrics on `instance`, to compare kernels over a fleet: \
+               `sum by (kernel) (rate(lockprof_lock_wait_seconds_sum[5m]) * on (instance) group_left (kernel) \
+               lockprof_host_info)`.",
+        rows: |s| one(Row::new([Text(&s.snapshot.host.kernel)], Figure::Count(1))),
     },
     Metric {
         name: "lockprof_start_time_seconds",
@@ -655,27 +523,6 @@ fn syscall_lock_rows<'a>(scrape: &'a Scrape<'a>) -> Boxed<'a> {
     }))
 }
 
-/// One row for each file and runtime that was seen.
-fn reader_rows<'a>(
-    scrape: &'a Scrape<'a>,
-    figure: fn(&MountinfoReader) -> Figure<'static>,
-) -> Boxed<'a> {
-    let mut sums: BTreeMap<(&str, &str), MountinfoReader> = BTreeMap::new();
-    for row in scrape.snapshot.mountinfo_readers.iter().flatten() {
-        let sum = sums.entry((&row.file, row.party.runtime().as_str())).or_insert_with(|| {
-            let (opens, entries, reads) = (0, 0, Charge::default());
-            MountinfoReader { opens, entries, reads, ..row.clone() }
-        });
-        sum.opens += row.opens;
-        sum.entries += row.entries;
-        sum.reads.add(row.reads);
-    }
-    Box::new(
-        sums.into_iter()
-            .map(move |((file, runtime), sum)| Row::new([Text(file), Text(runtime)], figure(&sum))),
-    )
-}
-
 /// What the snapshot says, then every known reason that it lacks, at zero.
 fn dropped_rows<'a>(scrape: &'a Scrape<'a>) -> Boxed<'a> {
     let dropped = &scrape.snapshot.dropped;
@@ -692,7 +539,7 @@ fn dropped_rows<'a>(scrape: &'a Scrape<'a>) -> Boxed<'a> {
 }
 
 /// Label values of the watched locks, in the order of the snapshot.
-fn watched<'a>(scrape: &'a Scrape<'a>) -> Vec<&'a str> {
+pub(super) fn watched<'a>(scrape: &'a Scrape<'a>) -> Vec<&'a str> {
     distinct(scrape.snapshot.locks.iter().map(|l| l.lock.as_str()))
 }
 
@@ -710,7 +557,7 @@ fn one(row: Row<'_>) -> Boxed<'_> {
     Box::new(std::iter::once(row))
 }
 
-fn count<'a>(value: Option<u64>) -> Boxed<'a> {
+pub(super) fn count<'a>(value: Option<u64>) -> Boxed<'a> {
     Box::new(value.into_iter().map(|v| Row::new([], Figure::Count(v))))
 }
 

@@ -8,6 +8,8 @@
 mod attribution;
 mod containers;
 mod definitions;
+mod mounts;
+mod samples;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,6 +1,19 @@
 //! What trials say together: medians, ratios, and how a host scales. Pure.
+//!
+//! - `order`: which trial runs when;
+//! - `assemble`: from trials to a [`Report`];
+//! - `usl`: the fit of [`Scaling`], by `least_squares`;
+//! - `knee`: where a curve has its [`Knee`].
+
+mod assemble;
+mod knee;
+mod least_squares;
+mod order;
+mod usl;
 
 use serde::Serialize;
+
+pub use self::order::{Step, steps};
 
 use super::trial::Trial;
 

@@ -1,7 +1,7 @@
 //! On which CPUs the storm runs.
 //!
-//! All its processes are pinned, the caller's thread included: its forks and
-//! waits take `tasklist_lock` like anybody's.
+//! All its processes are pinned, the engine's included: its forks and waits take
+//! `tasklist_lock` like anybody's.
 
 use std::path::Path;
 

@@ -2,8 +2,10 @@
 //! records through a pipe.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::pace::Pace;
+use super::words::Words;
 use crate::storm::start::Op;
 use crate::storm::sys::{Shareable, SharedMemory};
 
@@ -14,7 +16,7 @@ const ERRNOS: usize = 134;
 /// Totals over all processes. Every start adds what it did once, at its end.
 #[repr(C)]
 pub(super) struct Totals {
-    stop: AtomicU32,
+    pub(super) pace: Pace,
     pub(super) failed_starts: AtomicU64,
     pub(super) mounts: AtomicU64,
     pub(super) umounts: AtomicU64,
@@ -25,6 +27,8 @@ pub(super) struct Totals {
     /// Workers, readers and starts that ended by a signal or a panic.
     pub(super) lost_processes: AtomicU64,
     errors: [[AtomicU64; ERRNOS]; Op::ALL.len()],
+    /// Of the first error without an errno.
+    pub(super) words: Words,
 }
 
 // SAFETY: atomics alone, and no destructor.
@@ -49,15 +53,10 @@ impl SharedCounters {
 }
 
 impl Totals {
-    pub(super) fn tell_to_stop(&self) {
-        self.stop.store(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn must_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) != 0
-    }
-
     pub(super) fn count_error(&self, op: Op, error: &io::Error) {
+        if error.raw_os_error().is_none() {
+            self.words.say(op, &error.to_string());
+        }
         let errno = error.raw_os_error().and_then(|e| usize::try_from(e).ok());
         let slot = errno.filter(|e| *e < ERRNOS).unwrap_or(0);
         self.errors[op as usize][slot].fetch_add(1, Ordering::Relaxed);
@@ -82,7 +81,7 @@ impl Totals {
 /// Bytes of a [`Record`] in the pipe.
 pub(super) const RECORD_BYTES: usize = 16;
 
-/// What happened to a start.
+/// What happened to a start, or to the storm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
     /// Its root is in place, this long after the fork.
@@ -97,27 +96,46 @@ pub(super) enum Record {
         /// Why.
         errno: i32,
     },
+    /// All is prepared: starts begin.
+    Opened {
+        /// Before the first start, in ns of `CLOCK_MONOTONIC`.
+        at_ns: u64,
+    },
+    /// The last worker has ended.
+    Done {
+        /// After that, on the same clock.
+        at_ns: u64,
+    },
 }
+
+/// Where the number of a step is for records without one.
+const STARTED: u32 = u32::MAX;
+const OPENED: u32 = u32::MAX - 1;
+const DONE: u32 = u32::MAX - 2;
 
 impl Record {
     pub(super) fn encode(self) -> [u8; RECORD_BYTES] {
-        let (op, errno, latency_ns) = match self {
-            Self::Started { latency_ns } => (u32::MAX, 0, latency_ns),
+        let (op, errno, ns) = match self {
+            Self::Started { latency_ns } => (STARTED, 0, latency_ns),
             Self::Failed { op, errno } => (op as u32, errno, 0),
+            Self::Opened { at_ns } => (OPENED, 0, at_ns),
+            Self::Done { at_ns } => (DONE, 0, at_ns),
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&op.to_ne_bytes());
         bytes[4..8].copy_from_slice(&errno.to_ne_bytes());
-        bytes[8..].copy_from_slice(&latency_ns.to_ne_bytes());
+        bytes[8..].copy_from_slice(&ns.to_ne_bytes());
         bytes
     }
 
     /// `None` for bytes that [`Record::encode`] does not make.
     pub(super) fn decode(bytes: [u8; RECORD_BYTES]) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, latency @ ..] = bytes;
-        let latency_ns = u64::from_ne_bytes(latency);
+        let [a, b, c, d, e, f, g, h, ns @ ..] = bytes;
+        let ns = u64::from_ne_bytes(ns);
         match u32::from_ne_bytes([a, b, c, d]) {
-            u32::MAX => Some(Self::Started { latency_ns }),
+            STARTED => Some(Self::Started { latency_ns: ns }),
+            OPENED => Some(Self::Opened { at_ns: ns }),
+            DONE => Some(Self::Done { at_ns: ns }),
             op => {
                 let op = *Op::ALL.get(usize::try_from(op).ok()?)?;
                 Some(Self::Failed { op, errno: i32::from_ne_bytes([e, f, g, h]) })
@@ -137,6 +155,8 @@ mod tests {
             Record::Started { latency_ns: u64::MAX },
             Record::Failed { op: Op::MakePrivate, errno: 1 },
             Record::Failed { op: Op::ReadMountinfo, errno: 133 },
+            Record::Opened { at_ns: 3 },
+            Record::Done { at_ns: u64::MAX },
         ] {
             assert_eq!(Record::decode(record.encode()), Some(record));
         }

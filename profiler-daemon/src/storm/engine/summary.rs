@@ -6,16 +6,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::shared::Totals;
 use crate::kernel::topology::list_of_numbers;
 use crate::storm::load::Options;
-use crate::storm::strategy::{RootFs, Strategy};
+use crate::storm::start::Op;
+use crate::storm::strategy::{RootFs, Runtime, Strategy};
 
-/// What the caller itself saw of a storm.
+/// What the engine itself saw of a storm.
 pub(super) struct Outcome {
-    /// From the first fork to the end of the last process.
+    /// From when the first worker could start until the last one ended.
     pub(super) duration: Duration,
     /// Of the starts, in ns.
     pub(super) latencies: Histogram<u64>,
@@ -30,10 +31,15 @@ pub(super) fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are constants that fit")
 }
 
+/// One of a fixed set of words. By a name of its own, since a field declared as a
+/// reference would be one into the text that is deserialised.
+type Word = &'static str;
+
 /// A storm's figures. Times are in ns.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// From the first fork to the end of the last process.
+    /// From when the first worker could start until the last one ended: without
+    /// the making and unmaking of what all starts share.
     pub duration_ns: u64,
     /// [`Options::strategy`].
     pub strategy: Strategy,
@@ -58,9 +64,10 @@ pub struct Summary {
     pub mounts: u64,
     /// Mounts that were removed.
     pub umounts: u64,
-    /// How starts changed their root: `pivot_root`, `chroot`, `setns`, `beneath`,
-    /// or `none` when no start came so far.
-    pub root_change: &'static str,
+    /// How the storm's own starts changed their root: one of [`ROOT_CHANGES`], or
+    /// `none` when no start came so far.
+    #[serde(deserialize_with = "root_change")]
+    pub root_change: Word,
     /// Full reads of `/proc/self/mountinfo`.
     pub mountinfo_reads: u64,
     /// Bytes of those reads.
@@ -75,7 +82,7 @@ pub struct Summary {
 }
 
 /// Quantiles of a latency, in ns; zeros when there was none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// Median.
     pub p50_ns: u64,
@@ -95,13 +102,14 @@ impl Latency {
 }
 
 /// How often a step failed with an errno.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
     /// [`super::Op::as_str`].
-    pub step: &'static str,
+    #[serde(deserialize_with = "step")]
+    pub step: Word,
     /// The errno; 0 for an error without one.
     pub errno: i32,
-    /// What the errno means.
+    /// What the errno means; without one, the words of the first such error.
     pub message: String,
     /// How often.
     pub count: u64,
@@ -115,7 +123,10 @@ impl Summary {
         let errors = totals.errors().into_iter().map(|(op, errno, count)| ErrorCount {
             step: op.as_str(),
             errno,
-            message: describe(errno),
+            message: match totals.words.about(op) {
+                Some(words) if errno == 0 => words,
+                _ => describe(errno),
+            },
             count,
         });
         Self {
@@ -132,7 +143,7 @@ impl Summary {
             mounts: total(&totals.mounts),
             umounts: total(&totals.umounts),
             root_change: match (total(&totals.pivots), total(&totals.chroots)) {
-                _ if starts == 0 => "none",
+                _ if starts == 0 || options.strategy.runtime != Runtime::Builtin => "none",
                 (0, 0) => "setns",
                 (_, 0) => "pivot_root",
                 (0, _) if options.strategy.rootfs == RootFs::Beneath => "beneath",
@@ -150,6 +161,27 @@ impl Summary {
     pub fn has_errors(&self) -> bool {
         !self.errors.is_empty() || self.failed_starts > 0 || self.lost_processes > 0
     }
+}
+
+/// How starts can change their root.
+const ROOT_CHANGES: [&str; 5] = ["pivot_root", "chroot", "setns", "beneath", "none"];
+
+fn root_change<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    one_of(ROOT_CHANGES, from)
+}
+
+fn step<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    one_of(Op::ALL.map(Op::as_str), from)
+}
+
+/// Reads one of some words.
+fn one_of<'de, D: Deserializer<'de>>(
+    words: impl IntoIterator<Item = &'static str>,
+    from: D,
+) -> Result<&'static str, D::Error> {
+    let word = String::deserialize(from)?;
+    let found = words.into_iter().find(|known| *known == word);
+    found.ok_or_else(|| de::Error::custom(format!("unexpected {word}")))
 }
 
 /// Meaning of an errno, without the number that std appends.
@@ -222,7 +254,6 @@ mod tests {
     use super::super::shared::SharedCounters;
     use super::*;
     use crate::storm::load::Stop;
-    use crate::storm::start::Op;
 
     fn example() -> Summary {
         let options = Options {
@@ -321,6 +352,14 @@ mod tests {
           "killed": false
         }
         "#);
+    }
+
+    #[test]
+    fn the_json_form_reads_as_the_figures_that_it_was_made_of() {
+        let sent = serde_json::to_string(&example()).unwrap();
+        assert_eq!(serde_json::from_str::<Summary>(&sent).unwrap(), example());
+        let strange = sent.replace("pivot_root", "magic");
+        assert!(serde_json::from_str::<Summary>(&strange).is_err());
     }
 
     #[test]

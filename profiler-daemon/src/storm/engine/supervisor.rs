@@ -1,6 +1,7 @@
-//! Pid 1 of the storm's PID namespace: cuts the mount namespace off from the
-//! host's, starts workers and readers, and reaps them.
+//! Pid 1 of the storm's PID namespace: lays out the mount table, starts workers
+//! and pollers, and reaps them.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
@@ -10,22 +11,19 @@ use std::sync::atomic::Ordering;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::set_name;
 
 use super::shared::{Record, SharedCounters};
-use super::worker;
+use super::worker::{self, Starts};
+use super::{mounts, pace};
 use crate::storm::load::Options;
-use crate::storm::start::{Op, Prepared, TMPFS_SOURCE};
+use crate::storm::runtime::Driver;
+use crate::storm::start::{Failure, Op, Prepared};
 use crate::storm::sys::{Forked, exit, fork, write_record};
 
-/// Existing directories that the storm's tmpfs may cover in its own namespace;
-/// the first that is there is taken.
-const BASES: [&CStr; 3] = [c"/tmp", c"/mnt", c"/run"];
-
 /// Exit status of a process that found the reason to stop itself; it has told
-/// the caller.
+/// the engine.
 const FAILED: i32 = 1;
 /// Exit status after a panic.
 const PANICKED: i32 = 101;
@@ -33,19 +31,21 @@ const PANICKED: i32 = 101;
 /// All that the supervisor and its children need.
 pub(super) struct Supervisor<'a> {
     pub(super) options: &'a Options,
+    /// The real runtime that starts the containers, if one does.
+    pub(super) driver: Option<Driver>,
     pub(super) counters: &'a SharedCounters,
-    /// Where records go. The caller sees the end of the storm when the last
+    /// Where records go. The engine sees the end of the storm when the last
     /// process that holds it ends.
     pub(super) records: OwnedFd,
 }
 
 impl Supervisor<'_> {
-    /// Runs the storm and ends the process. `lifeline` hangs up when the caller
+    /// Runs the storm and ends the process. `lifeline` hangs up when the engine
     /// is gone.
     pub(super) fn run(&self, lifeline: BorrowedFd<'_>) -> ! {
         let end = catch_unwind(AssertUnwindSafe(|| {
             if set_parent_process_death_signal(Some(Signal::KILL)).is_err() || hung_up(lifeline) {
-                // The caller ended before the death signal was set.
+                // The engine ended before the death signal was set.
                 exit(FAILED);
             }
             self.supervise()
@@ -60,27 +60,36 @@ impl Supervisor<'_> {
         }
     }
 
-    fn supervise(&self) -> Result<(), (Op, io::Error)> {
+    fn supervise(&self) -> Result<(), Failure> {
         name_process(c"storm-init");
-        make_private().map_err(|e| (Op::MakePrivate, e))?;
-        let base = mount_base().map_err(|e| (Op::BaseTmpfs, e))?;
-        let prepared = Prepared::new(&self.options.strategy, base)?;
+        let strategy = &self.options.strategy;
+        let turns = &self.counters.pace;
+        let base = mounts::lay_out(strategy, || turns.must_stop())?;
+        let starts = match &self.driver {
+            None => Starts::Builtin(Prepared::new(strategy, base)?),
+            Some(driver) => Starts::Runtime(driver.clone().prepare(strategy, base)?),
+        };
         for _ in 0..self.options.pollers {
             self.spawn(c"storm-poller", || worker::poll_mounts(self))?;
         }
+        let mut workers = HashSet::new();
         for i in 0..self.options.concurrency.get() {
             let dir = format!("{base}/{i}");
             fs::create_dir(&dir).map_err(|e| (Op::MakeTargets, e))?;
-            self.spawn(c"storm-worker", || worker::start_containers(self, &prepared, &dir))?;
+            let work = || worker::start_containers(self, &starts, &dir);
+            workers.insert(self.spawn(c"storm-worker", work)?);
         }
-        self.reap();
+        // First the word, so that no start comes before it.
+        self.send(Record::Opened { at_ns: pace::now_ns() });
+        turns.open();
+        self.reap(workers);
         Ok(())
     }
 
     /// Starts a process that runs `work`.
-    fn spawn(&self, name: &CStr, work: impl FnOnce()) -> Result<(), (Op, io::Error)> {
+    fn spawn(&self, name: &CStr, work: impl FnOnce()) -> Result<Pid, Failure> {
         match fork() {
-            Ok(Forked::Parent(_)) => Ok(()),
+            Ok(Forked::Parent(pid)) => Ok(pid),
             Ok(Forked::Child) => {
                 name_process(name);
                 let end = catch_unwind(AssertUnwindSafe(work));
@@ -90,14 +99,23 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Waits for all children, orphaned starts included.
-    fn reap(&self) {
+    /// Waits for all children, orphaned starts included. The storm is over with
+    /// the last worker.
+    fn reap(&self, mut workers: HashSet<Pid>) {
         loop {
-            match wait(WaitOptions::empty()) {
-                Err(Errno::INTR) => {}
+            let ended = match wait(WaitOptions::empty()) {
+                Err(Errno::INTR) | Ok(None) => continue,
                 Err(_) => return,
-                Ok(Some((_, status))) if status.exit_status() != Some(0) => self.count_lost(),
-                Ok(_) => {}
+                Ok(Some((pid, status))) => {
+                    if status.exit_status() != Some(0) {
+                        self.count_lost();
+                    }
+                    pid
+                }
+            };
+            if workers.remove(&ended) && workers.is_empty() {
+                self.send(Record::Done { at_ns: pace::now_ns() });
+                self.counters.pace.tell_to_stop();
             }
         }
     }
@@ -107,7 +125,7 @@ impl Supervisor<'_> {
         self.counters.lost_processes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a step that failed and tells the caller.
+    /// Counts a step that failed and tells the engine.
     pub(super) fn report_failure(&self, op: Op, error: &io::Error) {
         self.counters.count_error(op, error);
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -126,77 +144,8 @@ pub(super) fn name_process(name: &CStr) {
 }
 
 /// Whether the other end of `pipe` is closed.
-fn hung_up(pipe: BorrowedFd<'_>) -> bool {
+pub(super) fn hung_up(pipe: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
-}
-
-/// Cuts all mounts of this namespace off from the host's, so that no mount or
-/// unmount here shows there, and looks whether that worked.
-fn make_private() -> io::Result<()> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let table = fs::read("/proc/self/mountinfo")?;
-    match still_propagates(&String::from_utf8_lossy(&table)) {
-        // The errno for what a caller must not go on with: mounts are busy
-        // with somebody else.
-        true => Err(Errno::BUSY.into()),
-        false => Ok(()),
-    }
-}
-
-/// Whether a mount of a mountinfo table (proc_pid_mountinfo(5)) is in a peer
-/// group or receives from one. An empty table says nothing, hence counts as
-/// such.
-fn still_propagates(mountinfo: &str) -> bool {
-    mountinfo.is_empty()
-        || mountinfo.lines().any(|line| {
-            // Optional fields stand between the sixth field and a lone dash.
-            line.split(' ')
-                .skip(6)
-                .take_while(|field| *field != "-")
-                .any(|field| field.starts_with("shared:") || field.starts_with("master:"))
-        })
-}
-
-/// Mounts the tmpfs that holds all mount points of the storm; returns where.
-fn mount_base() -> io::Result<&'static str> {
-    let base = BASES
-        .into_iter()
-        .filter_map(|base| base.to_str().ok())
-        .find(|base| fs::metadata(base).is_ok_and(|m| m.is_dir()))
-        .ok_or(Errno::NOENT)?;
-    mount(TMPFS_SOURCE, base, c"tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=700")?;
-    Ok(base)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_private_table_does_not_propagate() {
-        let table = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
-                     27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n";
-        assert!(!still_propagates(table));
-    }
-
-    #[test]
-    fn shared_and_slave_mounts_propagate() {
-        for field in ["shared:7", "master:1", "unbindable shared:3"] {
-            let table = format!("22 27 0:21 / /proc rw,relatime {field} - proc proc rw\n");
-            assert!(still_propagates(&table), "{field}");
-        }
-    }
-
-    #[test]
-    fn words_after_the_dash_are_no_propagation() {
-        let table = "30 27 0:25 / /mnt rw,relatime - tmpfs shared:1 rw\n";
-        assert!(!still_propagates(table));
-    }
-
-    #[test]
-    fn an_empty_table_is_no_proof() {
-        assert!(still_propagates(""));
-    }
 }

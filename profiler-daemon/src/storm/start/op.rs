@@ -97,6 +97,15 @@ ops! {
     Fsopen = "fsopen",
     /// `mount_setattr(2)`.
     MountSetattr = "mount_setattr",
+    /// What a real runtime needs in the storm's namespaces: /proc of the PID
+    /// namespace, and a cgroup hierarchy.
+    RuntimeHost = "runtime_host",
+    /// `create` of a real runtime.
+    RuntimeCreate = "runtime_create",
+    /// `start` of a real runtime, and the container's process.
+    RuntimeStart = "runtime_start",
+    /// `delete` of a real runtime.
+    RuntimeDelete = "runtime_delete",
 }
 
 /// What a kernel lacks for a strategy.
@@ -125,6 +134,9 @@ impl Op {
             }
             Self::BaseTmpfs | Self::RootTmpfs => {
                 ": storm needs tmpfs and one of /tmp, /mnt and /run"
+            }
+            Self::RuntimeHost => {
+                ": a real runtime needs procfs and cgroup2 there; use --runtime builtin"
             }
             Self::MakePrivate | Self::ReadMountinfo => ": storm needs /proc mounted",
             Self::MakeUserNamespace => {

@@ -1,4 +1,4 @@
-//! Mount system calls, and how much of their time is waiting for locks.
+//! Mount system calls and reads of mount tables, and how much of their time is waiting for locks.
 
 use super::{Cell, Column, Row, Table, Tone};
 use crate::top::format;
@@ -15,6 +15,7 @@ pub(super) fn table(window: &Window) -> Table {
         let most = call.waited_ns.first();
         let (p50, p99) = (call.calls.p50_ns, call.calls.p99_ns);
         let time = |ns: u64| Cell::number(ns as f64, format::duration(ns));
+        let quantile = |ns: u64| if call.has_quantiles { time(ns) } else { Cell::text("") };
         let rate = call.calls.count as f64 / seconds;
         let in_calls = total as f64 / 1e9 / seconds;
         Row {
@@ -31,8 +32,8 @@ pub(super) fn table(window: &Window) -> Table {
                     Cell::bar(vec![(share, Tone::Bad), (1.0 - share, Tone::Dim)])
                 },
                 Cell::text(most.map(|(lock, _)| lock.clone()).unwrap_or_default()),
-                time(p50),
-                time(p99).tone(Tone::of_wait_ns(p99)),
+                quantile(p50),
+                quantile(p99).tone(Tone::of_wait_ns(p99)),
                 time(call.calls.max_ns),
                 Cell::number(call.errors as f64, format::count(call.errors)).tone(Tone::of(
                     call.errors as f64,

@@ -80,78 +80,92 @@ fn shares<'a>(rows: impl Iterator<Item = (&'a Party, String, u64)>) -> Vec<Share
 }
 
 pub(super) fn waiters(state: &State, window: &Snapshot) -> Table {
-    let columns = vec![
-        Column::right("SHARE", 6, 0),
-        Column::left("TASK", 15, 1, 0),
-        Column::left("CONTAINER", 12, 24, 2),
-        Column::left("CALL", 14, 4, 3),
-        Column::left("LOCK", 13, 8, 1),
-        Column::left("MODE", 5, 0, 6),
-        Column::right("TOTAL", 6, 4),
-        Column::right("MAX", 6, 5),
-        Column::right("WAITS", 6, 7),
-        Column::left("RUNTIME", 10, 5, 8),
-    ];
-    let in_scope = |lock: &str| state.scope.as_deref().is_none_or(|scope| scope == lock);
-    let rows: Vec<_> =
-        window.waiters.iter().enumerate().filter(|(_, row)| in_scope(&row.lock)).collect();
-    let all: u64 = rows.iter().map(|(_, row)| row.waits.sum_ns).sum();
-    let rows = rows.into_iter().map(|(index, row)| {
-        let mode = row.mode.map_or("", crate::locks::Mode::as_str);
-        let call = row.call.as_deref().unwrap_or_default();
-        Row {
-            id: format!("{}\n{mode}\n{call}\n{:?}", row.lock, row.party),
-            index,
-            cells: cells(&row.party, call, &row.lock, mode, row.waits, all),
-        }
+    let rows = window.waiters.iter().map(|row| Charged {
+        lock: &row.lock,
+        party: &row.party,
+        call: row.call.as_deref().unwrap_or_default(),
+        how: row.mode.map_or("", crate::locks::Mode::as_str),
+        waits: row.waits,
     });
     let empty = nobody(window, window.waiters.is_empty(), "Nobody waited");
-    Table { columns, rows: rows.collect(), sort: Some((0, true)), empty, hidden: 0 }
+    let columns = Columns { how: Column::left("MODE", 5, 0, 6), total: 4, max: 5 };
+    table(state, columns, rows, empty)
 }
 
 pub(super) fn blockers(state: &State, window: &Snapshot) -> Table {
-    let columns = vec![
-        Column::right("SHARE", 6, 0),
-        Column::left("TASK", 15, 1, 0),
-        Column::left("CONTAINER", 12, 24, 2),
-        Column::left("CALL", 14, 4, 3),
-        Column::left("LOCK", 13, 8, 1),
-        Column::left("HOW", 8, 3, 4),
-        Column::right("TOTAL", 6, 5),
-        Column::right("MAX", 6, 6),
-        Column::right("WAITS", 6, 7),
-        Column::left("RUNTIME", 10, 5, 8),
-    ];
-    let in_scope = |lock: &str| state.scope.as_deref().is_none_or(|scope| scope == lock);
-    let rows: Vec<_> =
-        window.blockers.iter().enumerate().filter(|(_, row)| in_scope(&row.lock)).collect();
-    let all: u64 = rows.iter().map(|(_, row)| row.waits.sum_ns).sum();
-    let rows = rows.into_iter().map(|(index, row)| {
-        let how = match row.basis {
+    let rows = window.blockers.iter().map(|row| Charged {
+        lock: &row.lock,
+        party: &row.party,
+        call: row.call.as_deref().unwrap_or_default(),
+        how: match row.basis {
             Basis::Owner => "owner",
             Basis::ReaderHint => "a reader",
             Basis::Inferred => "inferred",
             Basis::Unknown => "unknown",
-        };
-        let call = row.call.as_deref().unwrap_or_default();
-        Row {
-            id: format!("{}\n{how}\n{call}\n{:?}", row.lock, row.party),
-            index,
-            cells: cells(&row.party, call, &row.lock, how, row.waits, all),
-        }
+        },
+        waits: row.waits,
     });
     let empty = nobody(window, window.blockers.is_empty(), "Nobody made others wait");
-    Table { columns, rows: rows.collect(), sort: Some((0, true)), empty, hidden: 0 }
+    let columns = Columns { how: Column::left("HOW", 8, 3, 4), total: 5, max: 6 };
+    table(state, columns, rows, empty)
 }
 
-fn cells(
-    party: &Party,
-    call: &str,
-    lock: &str,
-    fifth: &str,
+/// What a row of waiters and one of blockers have in common.
+struct Charged<'a> {
+    lock: &'a str,
+    party: &'a Party,
+    call: &'a str,
+    /// The mode of a waiter; how a blocker was found.
+    how: &'a str,
     waits: Charge,
-    all_ns: u64,
-) -> Vec<Cell> {
+}
+
+/// Where the tables of waiters and of blockers differ.
+struct Columns {
+    how: Column,
+    /// When the sum gives way on narrow terminals.
+    total: u8,
+    /// The same of the longest wait.
+    max: u8,
+}
+
+/// A row for each of `rows` whose lock is in scope, with its place among all.
+fn table<'a>(
+    state: &State,
+    columns: Columns,
+    rows: impl Iterator<Item = Charged<'a>>,
+    empty: String,
+) -> Table {
+    let in_scope = |lock: &str| state.scope.as_deref().is_none_or(|scope| scope == lock);
+    let rows: Vec<_> = rows.enumerate().filter(|(_, row)| in_scope(row.lock)).collect();
+    let all: u64 = rows.iter().map(|(_, row)| row.waits.sum_ns).sum();
+    let rows = rows.into_iter().map(|(index, row)| Row {
+        id: format!("{}\n{}\n{}\n{:?}", row.lock, row.how, row.call, row.party),
+        index,
+        cells: cells(&row, all),
+    });
+    Table {
+        rows: rows.collect(),
+        columns: vec![
+            Column::right("SHARE", 6, 0),
+            Column::left("TASK", 15, 1, 0),
+            Column::left("CONTAINER", 12, 24, 2),
+            Column::left("CALL", 14, 4, 3),
+            Column::left("LOCK", 13, 8, 1),
+            columns.how,
+            Column::right("TOTAL", 6, columns.total),
+            Column::right("MAX", 6, columns.max),
+            Column::right("WAITS", 6, 7),
+            Column::left("RUNTIME", 10, 5, 8),
+        ],
+        sort: Some((0, true)),
+        empty,
+        hidden: 0,
+    }
+}
+
+fn cells(row: &Charged<'_>, all_ns: u64) -> Vec<Cell> {
+    let (party, waits) = (row.party, row.waits);
     let share = waits.sum_ns as f64 / all_ns.max(1) as f64;
     let time = |ns: u64| Cell::number(ns as f64, format::duration(ns));
     vec![
@@ -161,9 +175,9 @@ fn cells(
             Party::Other | Party::Evicted { .. } | Party::Unknown => Tone::Dim,
         }),
         Cell::text(place(party)),
-        Cell::text(call),
-        Cell::text(lock),
-        Cell::text(fifth),
+        Cell::text(row.call),
+        Cell::text(row.lock),
+        Cell::text(row.how),
         time(waits.sum_ns),
         time(waits.max_ns).tone(Tone::of_wait_ns(waits.max_ns)),
         Cell::number(waits.count as f64, format::count(waits.count)),

@@ -1,0 +1,17 @@
+//! The dashboards and the Prometheus rules in `dashboards/`: well formed, about
+//! metrics and labels that exist, and answered by a real Prometheus that scrapes
+//! a real daemon.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod daemon;
+mod dashboard;
+mod expressions;
+mod files;
+mod histograms;
+mod labels;
+mod prometheus;
+mod proof;
+mod rules;
+mod schema;
