@@ -84,9 +84,7 @@ pub enum StormError {
     #[error("{0}")]
     Contradiction(String),
     /// The kernel lacks what the strategy takes.
-    #[error(
-        "this kernel has not got {feature}, which needs {needs} ({step}: {error}): use {instead}"
-    )]
+    #[error("this kernel has not got {feature}, which needs {needs} ({step}: {error}): {instead}")]
     Missing {
         /// What it lacks.
         feature: Cow<'static, str>,

@@ -16,8 +16,10 @@ use lockprof::commands::session::Session;
 use self::refusal::Feature;
 use self::seen::{PerStart, per_start, session};
 
-/// Binds, every other one of which is read-only, and masks of a start.
-const FEW: [&str; 4] = ["--binds", "4", "--masks", "3"];
+/// Binds of a start, every other one of which is read-only.
+const BINDS: [&str; 2] = ["--binds", "4"];
+/// Its masks, unless a test has its own.
+const MASKS: [&str; 2] = ["--masks", "3"];
 
 /// Mounts below `/dev` that every start makes.
 const ALWAYS: u64 = 3;
@@ -34,15 +36,17 @@ fn with_session(test: &str, check: impl FnOnce(&Session)) {
     }
 }
 
-/// What a start does with these flags on top of [`FEW`]; `None` once the kernel
-/// has been found to lack `feature`, and the refusal to say so.
+/// Whether `expected` takes what a start does with these flags, on top of
+/// [`BINDS`] and [`MASKS`]; `false` once the kernel has been found to lack one of
+/// `features`, and the refusal to say so.
 fn starts(
     session: &Session,
     flags: &[&str],
     features: &[Feature],
     expected: impl Fn(&PerStart) -> Result<(), String>,
 ) -> bool {
-    let flags = [&FEW[..], flags].concat();
+    let masks = if flags.contains(&"--masks") { &[][..] } else { &MASKS };
+    let flags = [&BINDS[..], masks, flags].concat();
     match per_start(session, &flags, expected) {
         Ok(()) => true,
         Err(output) => {
