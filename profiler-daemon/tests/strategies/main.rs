@@ -1,8 +1,8 @@
 //! Each strategy of `lockprof storm` does what its name says: the system calls
 //! and the superblocks of its starts, as lockprof itself counts them.
 //!
-//! A storm is made twice, for a short and a longer time. What the longer one has
-//! more of, over the starts that it has more of, is what a start does: that must
+//! A storm is made twice, of few and of more starts. What the longer one has more
+//! of, over the starts that it has more of, is what a start does: that must
 //! come out even. lockprof counts the whole machine, so another pair is made if
 //! somebody else mounted meanwhile.
 

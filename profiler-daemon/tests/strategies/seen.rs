@@ -64,8 +64,8 @@ pub(crate) fn per_start(
 ) -> Result<(), Output> {
     let mut wrong = Vec::new();
     for _ in 0..PAIRS {
-        let short = Storm::make(session, flags, "700ms")?;
-        let long = Storm::make(session, flags, "2s")?;
+        let short = Storm::make(session, flags, "6")?;
+        let long = Storm::make(session, flags, "18")?;
         let seen = difference(&short, &long).and_then(|seen| expected(&seen));
         match seen {
             Ok(()) => return Ok(()),
@@ -88,9 +88,9 @@ struct Storm {
 }
 
 impl Storm {
-    fn make(session: &Session, flags: &[&str], duration: &str) -> Result<Self, Output> {
+    fn make(session: &Session, flags: &[&str], starts: &str) -> Result<Self, Output> {
         let before = session.fresh_snapshot();
-        let output = storm(&[&["--duration", duration], flags].concat());
+        let output = storm(&[&["--starts", starts], flags].concat());
         let window = session.fresh_snapshot().since(&before);
         if output.status.code() == Some(3) {
             return Err(output);

@@ -206,12 +206,12 @@ mod tests {
     fn a_plan_has_as_many_binds_and_masks_as_asked_and_every_second_bind_is_read_only() {
         for (binds, masks) in [(0, 0), (1, 1), (12, 8), (1001, 96)] {
             let plan = plan(binds, masks, MaskWith::Tmpfs);
-            let count = |op| plan.steps.iter().filter(|step| step.op == op).count() as u32;
-            assert_eq!(count(Op::Bind) + count(Op::BindFile), binds);
-            assert_eq!(count(Op::Mask), masks);
+            let count = |op| plan.steps.iter().filter(|step| step.op == op).count();
+            assert_eq!(count(Op::Bind) + count(Op::BindFile), binds as usize);
+            assert_eq!(count(Op::Mask), masks as usize);
             let read_only =
                 |step: &&Step| matches!(step.action, Action::Bind { read_only, .. } if read_only);
-            assert_eq!(plan.steps.iter().filter(read_only).count() as u32, binds / 2);
+            assert_eq!(plan.steps.iter().filter(read_only).count(), binds as usize / 2);
         }
     }
 
