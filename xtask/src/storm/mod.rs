@@ -146,6 +146,7 @@ fn in_a_machine<'a>(
     let contents = Contents {
         lockprof: lockprof.to_owned(),
         programs: ["runc", "crun"].into_iter().filter_map(shell::find).collect(),
+        modules: kernel.modules.clone(),
         ..Contents::default()
     };
     eprintln!("{series}: {}, {}", kernel.origin, MACHINE.describe());
