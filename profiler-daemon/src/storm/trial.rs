@@ -39,8 +39,9 @@ pub struct Measured {
     pub syscalls: BTreeMap<String, Calls>,
     /// Superblocks that were made, by type of file system.
     pub superblocks: BTreeMap<String, u64>,
-    /// Events that were lost: then waits are missing.
-    pub dropped: u64,
+    /// Events that were not booked, or not as they should be, by reason: those that
+    /// happened.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Waits for a lock.
@@ -111,12 +112,14 @@ impl Measured {
         for row in window.superblocks.iter().flatten().filter(|row| row.count != 0) {
             *superblocks.entry(row.filesystem.as_str().to_owned()).or_default() += row.count;
         }
+        let dropped = window.dropped.iter().filter(|row| row.count != 0);
+        let dropped = dropped.map(|row| (row.reason.clone(), row.count));
         Self {
             window_ns: window.duration_ns,
             waits: waits.collect(),
             syscalls,
             superblocks,
-            dropped: window.dropped_total(),
+            dropped: dropped.collect(),
         }
     }
 

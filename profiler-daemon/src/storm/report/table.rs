@@ -209,9 +209,9 @@ pub fn of_trial(trial: &Trial) -> String {
         waits(&mut out, trial, measured);
         calls(&mut out, trial, measured);
         superblocks(&mut out, trial, measured);
-        if measured.dropped != 0 {
-            let dropped = measured.dropped;
-            let _ = writeln!(out, "\nnot booked: {dropped} events (docs/metrics.md explains each)");
+        if !measured.dropped.is_empty() {
+            let reasons = words::reasons(&measured.dropped);
+            let _ = writeln!(out, "\nnot booked: {reasons} (docs/metrics.md explains each)");
         }
     }
     out

@@ -1,5 +1,7 @@
 //! What a report says in sentences.
 
+use std::collections::BTreeMap;
+
 use super::figures::{coefficient, number, range, times};
 use crate::findings::text::count;
 use crate::storm::analysis::{Axis, Comparison, Curve, Host, Point, Report, Scaling};
@@ -161,6 +163,12 @@ pub(super) fn caveats(report: &Report) -> Vec<String> {
     caveats
 }
 
+/// Events that were not booked, by reason.
+pub(super) fn reasons(dropped: &BTreeMap<String, u64>) -> String {
+    let reasons = dropped.iter().map(|(reason, count)| format!("{count} {reason}"));
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
 fn troubles(point: &Point) -> Vec<String> {
     let sum = |of: fn(&crate::storm::Trial) -> u64| point.trials.iter().map(of).sum::<u64>();
     let mut troubles = Vec::new();
@@ -178,9 +186,13 @@ fn troubles(point: &Point) -> Vec<String> {
     if sum(|t| u64::from(t.summary.killed)) > 0 {
         troubles.push("starts that did not end in time were killed".to_owned());
     }
-    let dropped = sum(|t| t.measured.as_ref().map_or(0, |m| m.dropped));
-    if dropped > 0 {
-        troubles.push(format!("{} not booked, waits are missing", count(dropped, "event")));
+    let mut dropped: BTreeMap<String, u64> = BTreeMap::new();
+    let measured = point.trials.iter().filter_map(|trial| trial.measured.as_ref());
+    for (reason, count) in measured.flat_map(|measured| &measured.dropped) {
+        *dropped.entry(reason.clone()).or_default() += count;
+    }
+    if !dropped.is_empty() {
+        troubles.push(format!("not booked: {}", reasons(&dropped)));
     }
     let cut = sum(|t| u64::from(t.summary.interrupted));
     if cut > 0 {

@@ -58,7 +58,7 @@ fn a_window_is_condensed_to_what_was_counted_in_it() {
     };
     let measured = Measured::of(&later().since(&earlier));
     assert_eq!(measured.window_ns, 8_000);
-    assert_eq!(measured.dropped, 2);
+    assert_eq!(measured.dropped, [("inflight_full".to_owned(), 2)].into());
     assert_eq!(measured.superblocks, BTreeMap::from([("tmpfs".to_owned(), 5)]));
     let rows: Vec<_> = measured
         .waits

@@ -238,7 +238,6 @@ fn the_json_form_has_units_in_its_keys() {
     curves[].points[].starts_per_second.max
     curves[].points[].starts_per_second.median
     curves[].points[].starts_per_second.min
-    curves[].points[].trials[].measured.dropped
     curves[].points[].trials[].measured.waits[].count
     curves[].points[].trials[].measured.waits[].lock
     curves[].points[].trials[].measured.waits[].max_ns

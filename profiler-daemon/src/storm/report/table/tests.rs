@@ -57,10 +57,11 @@ fn one_storm_shows_what_the_hooks_saw_of_a_start() {
 #[test]
 fn one_storm_says_what_was_not_seen() {
     let mut trial = measured_trial();
-    trial.measured = Some(Measured { dropped: 7, ..Measured::default() });
+    trial.measured =
+        Some(Measured { dropped: [("unmatched_end".to_owned(), 7)].into(), ..Measured::default() });
     let text = of_trial(&trial);
     assert!(text.contains("\nno waits for watched locks\n"), "{text}");
-    assert!(text.contains("not booked: 7 events"), "{text}");
+    assert!(text.contains("not booked: 7 unmatched_end"), "{text}");
     trial.measured = None;
     assert_eq!(of_trial(&trial), trial.summary.to_string());
 }
