@@ -85,15 +85,18 @@ Examples:
   lockprof config default > /etc/lockprof/lockprof.toml
   lockprof config check")]
     Config(ConfigArgs),
-    /// Make the load: container-like mount bursts in private namespaces
+    /// Start containers by a choice of strategies, and measure what that takes on this host
     #[command(after_help = "\
 Examples:
-  lockprof storm --duration 30s
   lockprof storm --layers 50 --idmap per-layer --concurrency 16
-  lockprof storm --pin node:1
+  lockprof storm --compare legacy,open-tree-namespace --host-mounts 1000
+  lockprof storm --compare runc,crun --rounds 5
+  lockprof storm --sweep concurrency=1..64 --html cliff.html
+  lockprof stat -- lockprof storm --no-measure --pin node:1
 
-Needs root. All mounts are made in namespaces of the storm's own, and nothing is left behind,
-however it ends. The exit status is 1 if a mount failed.")]
+Needs root, or for what a user namespace allows none. All mounts are made in namespaces of the
+storm's own, and nothing is left behind, however it ends; but the whole machine waits for the same
+locks. The exit status is 1 if anything failed in a start.")]
     Storm(Box<super::storm::StormArgs>),
     /// Print completions for a shell
     #[command(after_help = "\

@@ -32,73 +32,73 @@ const MOST_LAYERS: i64 = 500;
 #[derive(Args, Debug)]
 pub struct StormArgs {
     /// How each start gets its root file system
-    #[arg(long, value_name = "WAY", default_value = "legacy", value_parser = named(RootFs::ALL, RootFs::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "WAY", default_value = "legacy", value_parser = named(RootFs::ALL, RootFs::as_str))]
     pub rootfs: RootFs,
     /// Start containers by a real runtime found on PATH, which then decides on its own how to mount
-    #[arg(long, value_name = "RUNTIME", default_value = "builtin", value_parser = named(Runtime::ALL, Runtime::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "RUNTIME", default_value = "builtin", value_parser = named(Runtime::ALL, Runtime::as_str))]
     pub runtime: Runtime,
     /// Lower layers of the overlayfs that is the root; 0 for a tmpfs as root
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, help_heading = "Strategy", value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST_LAYERS))]
     pub layers: u32,
     /// Map the layers to user IDs of the container, each or all by their parent directory
-    #[arg(long, value_name = "WHICH", value_parser = named(Idmap::ALL, Idmap::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "WHICH", value_parser = named(Idmap::ALL, Idmap::as_str))]
     pub idmap: Option<Idmap>,
     /// Bind mounts in each start
-    #[arg(long, value_name = "N", default_value_t = Strategy::default().binds)]
+    #[arg(long, help_heading = "Strategy", value_name = "N", default_value_t = Strategy::default().binds)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST))]
     pub binds: u32,
     /// Masked directories in each start
-    #[arg(long, value_name = "N", default_value_t = Strategy::default().masks)]
+    #[arg(long, help_heading = "Strategy", value_name = "N", default_value_t = Strategy::default().masks)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST))]
     pub masks: u32,
     /// What covers a masked directory: a tmpfs each, or bind mounts of one
-    #[arg(long, value_name = "WHAT", default_value = "tmpfs", value_parser = named(MaskWith::ALL, MaskWith::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "WHAT", default_value = "tmpfs", value_parser = named(MaskWith::ALL, MaskWith::as_str))]
     pub mask_with: MaskWith,
     /// Further mounts in the table that every start copies
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, help_heading = "Strategy", value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST))]
     pub host_mounts: u32,
     /// Propagation of the mounts
-    #[arg(long, value_name = "KIND", default_value = "private", value_parser = named(Propagation::ALL, Propagation::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "KIND", default_value = "private", value_parser = named(Propagation::ALL, Propagation::as_str))]
     pub propagation: Propagation,
     /// How often each start asks for the whole mount table
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, help_heading = "Strategy", value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST))]
     pub mountinfo_reads: u32,
     /// How it and the pollers ask
-    #[arg(long, value_name = "WAY", default_value = "mountinfo", value_parser = named(MountQuery::ALL, MountQuery::as_str))]
+    #[arg(long, help_heading = "Strategy", value_name = "WAY", default_value = "mountinfo", value_parser = named(MountQuery::ALL, MountQuery::as_str))]
     pub mount_query: MountQuery,
 
     /// Containers that start at the same time [default: 2 per CPU]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MOST_CONCURRENT))]
+    #[arg(long, help_heading = "Load", value_name = "N", value_parser = value_parser!(u32).range(1..=MOST_CONCURRENT))]
     pub concurrency: Option<u32>,
     /// Starts per second at most, evenly staggered
-    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    #[arg(long, help_heading = "Load", value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Processes that ask for the mount table over and over
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, help_heading = "Load", value_name = "N", default_value_t = 2)]
     #[arg(value_parser = value_parser!(u32).range(0..=MOST_CONCURRENT))]
     pub pollers: u32,
     /// Keep all processes of the storm on a NUMA node or on CPUs: node:1 or cpus:0-3,8
-    #[arg(long, value_name = "WHERE", value_parser = parse_pin)]
+    #[arg(long, help_heading = "Load", value_name = "WHERE", value_parser = parse_pin)]
     pub pin: Option<Place>,
     /// How long each storm goes on, for example 500ms, 10s or 1m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, help_heading = "Load", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
     /// End each storm after so many starts instead
-    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    #[arg(long, help_heading = "Load", value_name = "N", conflicts_with = "duration")]
     #[arg(value_parser = value_parser!(u64).range(1..))]
     pub starts: Option<u64>,
 
     /// Compare strategies, A B A B: `legacy,fd`, `tmpfs,shared-tmpfs` or `layers=1,layers=50+idmap=parent`
-    #[arg(long, value_name = "A,B,...", value_delimiter = ',', value_parser = Change::parse)]
+    #[arg(long, help_heading = "Several storms", value_name = "A,B,...", value_delimiter = ',', value_parser = Change::parse)]
     pub compare: Vec<Change>,
     /// Vary one figure and find where the host stops gaining: `concurrency=1..64` or `layers=1|10|50`
-    #[arg(long, value_name = "WHAT=RANGE", value_parser = Sweep::parse)]
+    #[arg(long, help_heading = "Several storms", value_name = "WHAT=RANGE", value_parser = Sweep::parse)]
     pub sweep: Option<Sweep>,
     /// Rounds of --compare and --sweep
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, help_heading = "Several storms", value_name = "N", default_value_t = 3)]
     #[arg(value_parser = value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Make the load alone: load no program, measure no waits
