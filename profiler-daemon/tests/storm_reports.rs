@@ -96,7 +96,9 @@ fn what_the_storm_did_is_seen_by_the_programs_in_its_process() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let trial = report;
     let measured = &trial["measured"];
-    assert_eq!(measured["dropped"], serde_json::json!({}), "{measured}");
+    // Others may have begun to wait before the programs were attached.
+    let dropped = measured["dropped"].as_object().expect("losses by reason");
+    assert!(dropped.keys().all(|reason| reason == "unmatched_end"), "{dropped:?}");
     let calls = |name: &str| measured["syscalls"][name]["count"].as_u64().unwrap_or(0);
     // Others may mount meanwhile, the storm's own processes do at least.
     let mounts = trial["mounts"].as_u64().unwrap();
