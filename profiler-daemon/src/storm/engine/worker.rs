@@ -105,12 +105,8 @@ pub(super) fn poll_mounts(storm: &Supervisor<'_>) {
     storm.counters.pace.wait_for_opening();
     while !storm.counters.pace.must_stop() {
         match table.ask() {
-            Ok(bytes) => storm.counters.add(Tally {
-                mountinfo_reads: 1,
-                mountinfo_bytes: bytes,
-                ..Tally::default()
-            }),
-            Err(error) => return storm.report_failure(Op::ReadMountinfo, &error),
+            Ok(bytes) => storm.counters.add(Tally::asked(bytes)),
+            Err(error) => return storm.report_failure(table.op(), &error),
         }
     }
 }

@@ -115,19 +115,8 @@ impl Bundle<'_> {
     /// container.
     fn ask_for_mounts(&self) {
         let strategy = &self.prepared.strategy;
-        if strategy.mountinfo_reads == 0 {
-            return;
-        }
-        let mut table = Table::new(strategy.mount_query);
-        for _ in 0..strategy.mountinfo_reads {
-            match table.ask() {
-                Ok(bytes) => self.observer.did(Tally {
-                    mountinfo_reads: 1,
-                    mountinfo_bytes: bytes,
-                    ..Tally::default()
-                }),
-                Err(error) => self.observer.failed(Op::ReadMountinfo, &error),
-            }
+        if strategy.mountinfo_reads > 0 {
+            Table::new(strategy.mount_query).ask_for(strategy.mountinfo_reads, self.observer);
         }
     }
 

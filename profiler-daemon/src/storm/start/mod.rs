@@ -79,6 +79,11 @@ impl Tally {
         mountinfo_bytes: 0,
     };
 
+    /// A look at the whole mount table.
+    pub(in crate::storm) const fn asked(bytes: u64) -> Self {
+        Self { umounts: 0, mountinfo_reads: 1, mountinfo_bytes: bytes, ..Self::UMOUNT }
+    }
+
     const fn mounts(mounts: u64) -> Self {
         Self { mounts, umounts: 0, ..Self::UMOUNT }
     }

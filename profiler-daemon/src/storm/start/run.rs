@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::plan::{Action, ROOT, Source, Step, c_string};
 use super::sys::open_tree_namespace;
 use super::{Failure, Observer, Op, Prepared, Table, Tally, classic, fd};
-use crate::storm::strategy::{MountQuery, Propagation, RootFs};
+use crate::storm::strategy::{Propagation, RootFs};
 use crate::storm::sys::unshare_mounts;
 
 /// A start in a process of its own.
@@ -294,23 +294,8 @@ impl Start<'_> {
     /// Looks at the table as a runtime does that has just come into its
     /// namespace, to see what its root lies in.
     fn query(&self, table: Option<Table>) {
-        let strategy = &self.prepared.strategy;
-        let Some(mut table) = table else { return };
-        for _ in 0..strategy.mountinfo_reads {
-            match table.ask() {
-                Ok(bytes) => self.observer.did(Tally {
-                    mountinfo_reads: 1,
-                    mountinfo_bytes: bytes,
-                    ..Tally::default()
-                }),
-                Err(error) => {
-                    let op = match strategy.mount_query {
-                        MountQuery::Mountinfo => Op::ReadMountinfo,
-                        MountQuery::Statmount => Op::Statmount,
-                    };
-                    self.observer.failed(op, &error);
-                }
-            }
+        if let Some(mut table) = table {
+            table.ask_for(self.prepared.strategy.mountinfo_reads, self.observer);
         }
     }
 

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::sys::{listmount, statmount};
+use super::{Observer, Op, Tally};
 use crate::storm::strategy::MountQuery;
 
 /// Bytes that are read at a time. The file gives a page at most, however much is
@@ -48,6 +49,25 @@ impl Table {
             }
             // Paths are up to 4 KiB long, and there are two.
             MountQuery::Statmount => Self::Statmount { ids: vec![0; IDS], told: vec![0; 2048] },
+        }
+    }
+
+    /// What an error calls it.
+    pub(in crate::storm) const fn op(&self) -> Op {
+        match self {
+            Self::Mountinfo { .. } => Op::ReadMountinfo,
+            Self::Statmount { .. } => Op::Statmount,
+        }
+    }
+
+    /// Asks so many times for the whole table; what came and what failed is told to
+    /// `observer`.
+    pub(in crate::storm) fn ask_for(&mut self, times: u32, observer: &dyn Observer) {
+        for _ in 0..times {
+            match self.ask() {
+                Ok(bytes) => observer.did(Tally::asked(bytes)),
+                Err(error) => observer.failed(self.op(), &error),
+            }
         }
     }
 
