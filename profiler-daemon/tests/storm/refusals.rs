@@ -204,10 +204,12 @@ fn without_the_privilege_and_a_user_namespace_a_storm_is_refused_with_3() {
     if !user_namespaces(test) {
         return;
     }
-    let output = output(
-        "echo 0 > /proc/sys/user/max_user_namespaces; \
-         exec setpriv --bounding-set=-sys_admin \"$1\" storm",
-    );
+    // By unshare, which takes setpriv from PATH: a shell may have one of its own.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$1\" storm";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "setpriv", "--bounding-set=-sys_admin"]);
+    let output = command.args(["sh", "-c", script, "sh", LOCKPROF]).output();
+    let output = output.expect("unshare of util-linux runs");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("CAP_SYS_ADMIN"), "{said}");

@@ -35,7 +35,7 @@ const EMULATED: &str = "LOCKPROF_TEST_EMULATED";
 
 /// Programs that tests call and that busybox does not have, or has too little of;
 /// from the host, where it has them.
-const PROGRAMS: [&str; 3] = ["setpriv", "runc", "crun"];
+const PROGRAMS: [&str; 5] = ["setpriv", "unshare", "nohup", "runc", "crun"];
 
 /// How the steps begin that are no tests.
 const DOCTOR: [&str; 3] = ["lockprof", "doctor", "--json"];
