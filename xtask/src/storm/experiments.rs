@@ -27,7 +27,7 @@ const EVERY_SERIES: Place = Place::Series(&["5.10", "6.1", "6.12", "6.18", "7.0"
 
 /// Rounds and time of each storm that is compared: software emulation needs some
 /// seconds for enough starts.
-const USUAL: &str = "--rounds 5 --duration 3s --pollers 0";
+const USUAL: &str = "--rounds 3 --duration 2s --pollers 0";
 
 /// All that the page shows, in its order.
 pub(super) const EXPERIMENTS: &[Experiment] = &[
@@ -82,7 +82,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         title: "How far a host scales",
         why: "Starts per second by concurrency, with the Universal Scalability Law fitted.",
         places: &[EVERY_SERIES, Place::Here],
-        arguments: "--sweep concurrency=1..32 --host-mounts 30",
+        arguments: "--sweep concurrency=1..16 --host-mounts 30",
     },
 ];
 

@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     only: Vec<String>,
 }
 
-/// Runs them; it takes about half an hour.
+/// Runs them; it takes about half an hour on two CPUs.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::require_toolchain()?;
     let wanted =
