@@ -20,14 +20,15 @@ pub(super) struct Experiment {
     pub(super) places: &'static [Place],
     /// Of `lockprof storm`.
     pub(super) arguments: &'static str,
+    /// How long each storm takes: software emulation needs some seconds for enough
+    /// starts.
+    pub(super) seconds: u32,
+    /// A lock that is shown even if others were waited for longer.
+    pub(super) lock: Option<&'static str>,
 }
 
 /// The kernels of the matrix.
 const EVERY_SERIES: Place = Place::Series(&["5.10", "6.1", "6.12", "6.18", "7.0", "7.3"]);
-
-/// Rounds and time of each storm that is compared: software emulation needs some
-/// seconds for enough starts.
-const USUAL: &str = "--rounds 3 --duration 2s --pollers 0";
 
 /// All that the page shows, in its order.
 pub(super) const EXPERIMENTS: &[Experiment] = &[
@@ -37,12 +38,16 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
               patches: 73 thousand against 109 thousand namespaces in 60 s, 1.5 times.",
         places: &[Place::Series(&["7.3"])],
         arguments: "--compare legacy,fd,beneath,open-tree-namespace --host-mounts 30 --concurrency 8",
+        seconds: 2,
+        lock: None,
     },
     Experiment {
         title: "A namespace without a copy: 1,000 host mounts",
         why: "The same on a host with a thousand mounts, where the copy is most of a start.",
         places: &[Place::Series(&["7.3"])],
         arguments: "--compare legacy,fd,beneath,open-tree-namespace --host-mounts 1000 --concurrency 8",
+        seconds: 2,
+        lock: None,
     },
     Experiment {
         title: "One tmpfs for all masks",
@@ -50,6 +55,8 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
               kubernetes#138388 and #138512; runc#5262 shares one.",
         places: &[Place::Series(&["6.1", "6.12"]), Place::Here],
         arguments: "--compare tmpfs,shared-tmpfs --masks 96 --concurrency 8",
+        seconds: 2,
+        lock: Some("shrinker_rwsem"),
     },
     Experiment {
         title: "Mapping the parent of 50 layers",
@@ -57,12 +64,16 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
               containerd#12092, the fix for 20,200 mount operations in a burst of 100 containers.",
         places: &[Place::Series(&["6.12", "7.3"]), Place::Here],
         arguments: "--compare per-layer,parent --layers 50 --concurrency 8",
+        seconds: 2,
+        lock: None,
     },
     Experiment {
         title: "crun against runc",
         why: "runc makes most mounts by `mount(2)`, crun by the newer calls where it can.",
         places: &[Place::Series(&["7.3"]), Place::Here],
         arguments: "--compare runc,crun --concurrency 4",
+        seconds: 12,
+        lock: None,
     },
     Experiment {
         title: "Asking for a mount instead of reading the table",
@@ -70,6 +81,8 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
               `namespace_sem`; `statmount(2)` (Linux 6.8) answers by mount.",
         places: &[Place::Series(&["6.12", "7.3"]), Place::Here],
         arguments: "--compare mountinfo,statmount --mountinfo-reads 30 --host-mounts 200 --concurrency 8",
+        seconds: 5,
+        lock: None,
     },
     Experiment {
         title: "Legacy calls and file descriptors, kernel by kernel",
@@ -77,19 +90,24 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
               kernel has.",
         places: &[EVERY_SERIES, Place::Here],
         arguments: "--compare legacy,fd --concurrency 8",
+        seconds: 2,
+        lock: None,
     },
     Experiment {
         title: "How far a host scales",
         why: "Starts per second by concurrency, with the Universal Scalability Law fitted.",
         places: &[EVERY_SERIES, Place::Here],
         arguments: "--sweep concurrency=1..16 --host-mounts 30",
+        seconds: 2,
+        lock: None,
     },
 ];
 
 impl Experiment {
     /// The arguments of `lockprof`, without the form of its output.
     pub(super) fn command(&self) -> String {
-        format!("storm {} {USUAL}", self.arguments)
+        let Self { arguments, seconds, .. } = self;
+        format!("storm {arguments} --rounds 3 --duration {seconds}s --pollers 0")
     }
 
     /// The values that it sweeps through, doubling.

@@ -99,14 +99,14 @@ fn add(answers: &mut Answers, place: &str, found: Vec<Found<'_>>) {
 
 /// The rows of what `storm` printed; none, after a word about it, where it
 /// refused.
-fn rows(name: &str, stdout: &[u8], stderr: &[u8]) -> Result<Vec<String>> {
+fn rows(of: &Experiment, stdout: &[u8], stderr: &[u8]) -> Result<Vec<String>> {
     if stdout.is_empty() {
-        eprintln!("{name}: {}", String::from_utf8_lossy(stderr).trim());
+        eprintln!("{}: {}", of.title, String::from_utf8_lossy(stderr).trim());
         return Ok(Vec::new());
     }
     let report: Report =
         serde_json::from_slice(stdout).context("what storm printed is no report")?;
-    Ok(report.rows())
+    Ok(report.rows(of.lock))
 }
 
 fn here<'a>(lockprof: &Path, experiments: &[&'a Experiment]) -> Result<Vec<Found<'a>>> {
@@ -117,7 +117,7 @@ fn here<'a>(lockprof: &Path, experiments: &[&'a Experiment]) -> Result<Vec<Found
             .arg("--json")
             .output()
             .context("failed to run lockprof")?;
-        Ok((*experiment, rows(experiment.title, &output.stdout, &output.stderr)?))
+        Ok((*experiment, rows(experiment, &output.stdout, &output.stderr)?))
     };
     experiments.iter().map(run).collect()
 }
@@ -169,7 +169,7 @@ fn in_a_machine<'a>(
     }
     let found = experiments.iter().zip(&outcome.steps);
     let found: Result<Vec<_>> =
-        found.map(|(e, step)| Ok((*e, rows(e.title, &step.stdout, &step.stderr)?))).collect();
+        found.map(|(e, step)| Ok((*e, rows(e, &step.stdout, &step.stderr)?))).collect();
     outcome.remove_logs();
     found
 }

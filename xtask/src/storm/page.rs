@@ -97,15 +97,15 @@ struct Knee {
 }
 
 impl Report {
-    /// Its rows, without the place.
-    pub(super) fn rows(&self) -> Vec<String> {
+    /// Its rows, without the place; they show `lock` if it was waited for.
+    pub(super) fn rows(&self, lock: Option<&str>) -> Vec<String> {
         match &self.axis {
             Some(axis) => self.curves.iter().map(|curve| sweep_row(axis, curve)).collect(),
-            None => self.curves.iter().filter_map(|curve| self.strategy_row(curve)).collect(),
+            None => self.curves.iter().filter_map(|curve| self.strategy_row(curve, lock)).collect(),
         }
     }
 
-    fn strategy_row(&self, curve: &Curve) -> Option<String> {
+    fn strategy_row(&self, curve: &Curve, lock: Option<&str>) -> Option<String> {
         let point = curve.points.first()?;
         let against = self.comparisons.iter().find(|c| c.strategy == curve.strategy);
         let failed: u64 =
@@ -114,12 +114,13 @@ impl Report {
         let mut locks: Vec<_> = point.waits_per_start.iter().collect();
         locks.sort_by(|a, b| b.wait_ns.median.total_cmp(&a.wait_ns.median));
         let measured = point.trials.iter().any(|trial| !trial["measured"].is_null());
-        let locks: Vec<_> = locks
-            .into_iter()
-            .filter(|lock| lock.wait_ns.median >= 1000.0)
-            .take(LOCKS)
-            .map(|lock| format!("`{}` {}", lock.lock, time(lock.wait_ns.median)))
-            .collect();
+        let long: Vec<_> =
+            locks.iter().filter(|lock| lock.wait_ns.median >= 1000.0).take(LOCKS).collect();
+        let also = locks.iter().filter(|other| Some(&*other.lock) == lock);
+        let also = also.filter(|other| !long.iter().any(|shown| shown.lock == other.lock));
+        let shown = long.iter().copied().chain(also);
+        let locks: Vec<_> =
+            shown.map(|lock| format!("`{}` {}", lock.lock, time(lock.wait_ns.median))).collect();
         let locks = match (measured, locks.is_empty()) {
             (false, _) => "not measured".to_owned(),
             (true, true) => "below 1 us".to_owned(),
@@ -283,13 +284,20 @@ mod tests {
     #[test]
     fn a_comparison_has_a_row_for_each_strategy() {
         assert_eq!(
-            compared().rows(),
+            compared().rows(None),
             [
                 "`legacy` | 30.0 (30.0 to 30.0) | - | 1.50 ms | \
                  `namespace_sem` 2.50 s, `mount_lock` 4.20 us |",
                 "`fd` | 45.0 (45.0 to 45.0) | 1.50 (1.50 to 1.50) | 1.50 ms | not measured |",
             ]
         );
+    }
+
+    #[test]
+    fn a_lock_that_is_asked_for_is_shown_however_short_its_waits_are() {
+        let rows = compared().rows(Some("tasklist_lock"));
+        assert!(rows[0].ends_with("`mount_lock` 4.20 us, `tasklist_lock` 0.01 us |"), "{rows:?}");
+        assert!(!compared().rows(Some("sb_lock"))[0].contains("sb_lock"));
     }
 
     #[test]
@@ -308,7 +316,7 @@ mod tests {
             }],
             "comparisons": [],
         }));
-        assert_eq!(report.rows(), ["`legacy` | - | 31.3 | 2 | 0.123 | 0.00123 | 3 % |"]);
+        assert_eq!(report.rows(None), ["`legacy` | - | 31.3 | 2 | 0.123 | 0.00123 | 3 % |"]);
     }
 
     #[test]
@@ -317,7 +325,7 @@ mod tests {
         for place in ["7.0", "5.10", HERE, "6.12"] {
             for experiment in EXPERIMENTS {
                 let rows = answers.entry(experiment.title.to_owned()).or_default();
-                rows.insert(Place::new(place), compared().rows());
+                rows.insert(Place::new(place), compared().rows(None));
             }
         }
         let page = render(&format!("# Storm\n\n{MARK}gone"), &answers).unwrap();
