@@ -76,9 +76,10 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
         lock: None,
     },
     Experiment {
-        title: "Asking for a mount instead of reading the table",
+        title: "The whole table by `statmount`",
         why: "Runtimes read mountinfo dozens of times per start, each time under \
-              `namespace_sem`; `statmount(2)` (Linux 6.8) answers by mount.",
+              `namespace_sem`. Here both ask for the whole table, `statmount(2)` (Linux 6.8) \
+              mount by mount.",
         places: &[Place::Series(&["6.12", "7.3"]), Place::Here],
         arguments: "--compare mountinfo,statmount --mountinfo-reads 30 --host-mounts 200 --concurrency 8",
         seconds: 5,
