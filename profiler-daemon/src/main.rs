@@ -115,7 +115,9 @@ fn storm(args: &StormArgs) -> anyhow::Result<ExitStatus> {
         json: args.json,
         html: args.html.clone(),
     };
-    commands::storm::run(engine, &settings, &request)
+    let (text, status) = commands::storm::run(engine, &settings, &request)?;
+    print(|out| out.write_all(text.as_bytes()))?;
+    Ok(status)
 }
 
 /// Writes to standard output; a reader that has gone away is no error.

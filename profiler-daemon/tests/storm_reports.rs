@@ -186,6 +186,34 @@ fn a_page_that_cannot_be_written_is_named_before_any_load() {
 }
 
 #[test]
+fn a_page_keeps_what_it_had_until_there_is_a_report() {
+    const TEST: &str = "a_page_keeps_what_it_had_until_there_is_a_report";
+    if !permitted(TEST) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("cliff.html");
+    fs::write(&page, "of an earlier run, and longer than nothing").unwrap();
+    let storm = |more: &[&str]| {
+        Command::new(LOCKPROF)
+            .args(["storm", "--no-measure", "--starts", "2", "--html"])
+            .arg(&page)
+            .args(more)
+            // No runtime is found there.
+            .env("PATH", folder.path())
+            .output()
+            .expect("lockprof runs")
+    };
+    let refused = storm(&["--runtime", "crun"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(fs::read_to_string(&page).unwrap().starts_with("of an earlier run"));
+    let made = storm(&[]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("</html>") && !html.contains("of an earlier run"), "{html}");
+}
+
+#[test]
 fn without_the_programs_the_load_is_made_and_the_report_says_so() {
     const TEST: &str = "without_the_programs_the_load_is_made_and_the_report_says_so";
     if !permitted(TEST) {

@@ -3,6 +3,7 @@
 
 mod progress;
 
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +42,8 @@ pub struct Request {
     pub html: Option<PathBuf>,
 }
 
-/// Makes the storms and prints; [`ExitStatus::Failure`] if anything failed in
-/// one of them.
+/// Makes the storms; what there is to print, and [`ExitStatus::Failure`] if
+/// anything failed in one of them.
 ///
 /// The `engine` was started before this process had threads.
 ///
@@ -53,7 +54,7 @@ pub fn run(
     mut engine: Engine,
     settings: &Settings,
     request: &Request,
-) -> anyhow::Result<ExitStatus> {
+) -> anyhow::Result<(String, ExitStatus)> {
     let strategies = match request.compare.as_slice() {
         [] => vec![(request.options.strategy.name(), request.options.strategy.clone())],
         several => several.to_vec(),
@@ -63,11 +64,7 @@ pub fn run(
     let storms = storms(request, &strategies, values)?;
     let single = strategies.len() * values == 1;
     // Before minutes of load, not after.
-    let mut file = None;
-    if let Some(path) = &request.html {
-        let made = std::fs::File::create(path);
-        file = Some((made.with_context(|| failed_to_write(path))?, path));
-    }
+    let page = request.html.as_deref().map(Page::open).transpose()?;
     let mut notes = Vec::new();
     if engine.in_user_namespace() {
         notes.push(
@@ -97,16 +94,39 @@ pub fn run(
     let failed = ran.iter().any(|(_, trial)| trial.summary.has_errors());
     let names: Vec<_> = strategies.into_iter().map(|(name, _)| name).collect();
     let report = Report::new(host(), axis, &names, &ran, engine.interrupted(), notes);
-    if let Some((mut file, path)) = file {
-        file.write_all(report::page(&report).as_bytes()).with_context(|| failed_to_write(path))?;
+    if let Some(page) = page {
+        page.write(&report::page(&report))?;
     }
-    print(&match (request.json, alone(&report).filter(|_| single)) {
+    let text = match (request.json, alone(&report).filter(|_| single)) {
         (true, Some(trial)) => json(&Alone { trial, notes: &report.notes })?,
         (true, None) => json(&report)?,
         (false, Some(trial)) => report::of_trial(trial) + &notes_as_text(&report.notes),
         (false, None) => report::text(&report),
-    })?;
-    Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
+    };
+    Ok((text, if failed { ExitStatus::Failure } else { ExitStatus::Success }))
+}
+
+/// The file of the page. What it has stays in it until there is a report.
+struct Page<'a> {
+    file: File,
+    path: &'a Path,
+}
+
+impl<'a> Page<'a> {
+    fn open(path: &'a Path) -> anyhow::Result<Self> {
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        Ok(Self { file: file.with_context(|| failed_to_write(path))?, path })
+    }
+
+    fn write(mut self, page: &str) -> anyhow::Result<()> {
+        // A pipe or a terminal has no length.
+        let empty = match self.file.metadata() {
+            Ok(about) if about.is_file() => self.file.set_len(0),
+            other => other.map(drop),
+        };
+        let written = empty.and_then(|()| self.file.write_all(page.as_bytes()));
+        written.with_context(|| failed_to_write(self.path))
+    }
 }
 
 fn failed_to_write(path: &Path) -> String {
@@ -223,13 +243,4 @@ fn host() -> Host {
     let cpus = nodes.iter().map(|(_, cpus)| cpus.len()).sum::<usize>();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Host { kernel, cpus: number(cpus), numa_nodes: number(nodes.len()) }
-}
-
-/// Writes to standard output; a reader that has gone away is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("failed to print"),
-    }
 }
