@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod debian_root;
 mod demo;
 mod process;
 mod setup;
