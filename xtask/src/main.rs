@@ -44,6 +44,9 @@ enum Verb {
     /// First process of a virtual machine
     #[command(hide = true)]
     VmInit,
+    /// Runs the steps of a virtual machine that systemd has booted
+    #[command(hide = true)]
+    VmSteps,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Storm(arguments) => storm::run(&arguments),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
+        Verb::VmSteps => vm::init::steps(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
