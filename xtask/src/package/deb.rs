@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use bpf_toolchain::TOOLS;
 
 use super::tree::put;
-use super::{epoch, printed, workshop};
+use super::{epoch, printed, remove, workshop};
 use crate::shell;
 
 /// The cargo-deb that is installed.
@@ -40,13 +40,12 @@ pub(crate) fn make(binary: &Path, version: &str, out: &Path) -> Result<PathBuf> 
     let maintainer = maintainer();
     let changelog = changelog(version, &maintainer, &date(epoch)?);
     put(&build.join("changelog.Debian"), changelog.as_bytes())?;
-    fs::create_dir_all(out).with_context(|| format!("failed to create {}", out.display()))?;
     let mut command = Command::new(&cargo_deb);
     command
         .args(["--package", "profiler-daemon", "--no-build", "--strip", "--no-dbgsym", "--locked"])
-        .args(["--compress-type", "xz", "--compress-system", "--deb-version", version])
-        .args(["--maintainer", &maintainer, "--output"])
-        .arg(out)
+        .args(["--fast", "--compress-type", "gz", "--compress-system"])
+        .args(["--deb-version", version, "--maintainer", &maintainer, "--output"])
+        .arg(build.join("plain"))
         .current_dir(shell::workspace())
         .env("CARGO_TARGET_DIR", &build)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
@@ -57,8 +56,35 @@ pub(crate) fn make(binary: &Path, version: &str, out: &Path) -> Result<PathBuf> 
         bail!("cargo-deb failed ({}); its output is above", logged.status);
     }
     let mut told = logged.text.lines().rev().map(|line| PathBuf::from(line.trim()));
-    told.find(|path| path.extension().is_some_and(|end| end == "deb") && path.is_file())
-        .with_context(|| format!("cargo-deb told of no package: {}", logged.text.trim()))
+    let plain = told
+        .find(|path| path.extension().is_some_and(|end| end == "deb") && path.is_file())
+        .with_context(|| format!("cargo-deb told of no package: {}", logged.text.trim()))?;
+    with_sums(&plain, epoch, out)
+}
+
+/// Puts a package into `out` with the sums of its files, which `dpkg --verify`
+/// compares and cargo-deb does not make.
+fn with_sums(plain: &Path, epoch: u64, out: &Path) -> Result<PathBuf> {
+    let folder = workshop().join("unpacked");
+    remove(&folder)?;
+    printed(Command::new("dpkg-deb").arg("--raw-extract").args([plain, &folder]))?;
+    let sums = printed(
+        Command::new("sh")
+            .current_dir(&folder)
+            .env("LC_ALL", "C")
+            .args(["-euc", "find usr -type f -print0 | sort -z | xargs -0 md5sum"]),
+    )?;
+    put(&folder.join("DEBIAN/md5sums"), &sums)?;
+    fs::create_dir_all(out).with_context(|| format!("failed to create {}", out.display()))?;
+    let place = out.join(plain.file_name().context("a package has a name")?);
+    printed(
+        Command::new("dpkg-deb")
+            .args(["-Zxz", "--root-owner-group", "--build"])
+            .args([&folder, &place])
+            .env("SOURCE_DATE_EPOCH", epoch.to_string()),
+    )?;
+    remove(&folder)?;
+    Ok(place)
 }
 
 /// Who made the package: `DEBFULLNAME` and `DEBEMAIL`, as Debian's own tools have it.

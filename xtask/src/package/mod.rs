@@ -13,6 +13,7 @@ pub(crate) mod tree;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -36,11 +37,11 @@ pub(crate) struct Arguments {
 
 /// Makes everything, and says what and how large.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    for tool in ["dpkg-shlibdeps", "strip", "tar", "gzip", "xz", "sha256sum"] {
+    for tool in ["dpkg-deb", "dpkg-shlibdeps", "strip", "tar", "gzip", "sha256sum"] {
         if shell::find(tool).is_none() {
             bail!(
                 "packages are made with {tool}, which this machine does not have; on Debian \
-                 `apt-get install dpkg-dev xz-utils` brings it"
+                 `apt-get install dpkg-dev` brings it"
             );
         }
     }
@@ -131,6 +132,16 @@ pub(crate) fn epoch() -> Result<u64> {
     })?;
     let said = String::from_utf8_lossy(&said);
     said.trim().parse().with_context(|| format!("git told no time but `{}`", said.trim()))
+}
+
+/// Removes a folder with all that is in it, if it is there.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a command prints.

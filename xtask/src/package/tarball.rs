@@ -2,14 +2,13 @@
 //! needs no library of the machine, and a script that puts it in place.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{VERSION, epoch, printed, workshop};
+use super::{VERSION, epoch, printed, remove, workshop};
 use crate::shell;
 
 /// Beside the tree: from the repository, and the name there.
@@ -69,12 +68,7 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
 pub(crate) fn make(tree: &Path, binary: &Path, out: &Path) -> Result<PathBuf> {
     let name = format!("lockprof-{VERSION}-{}-linux", std::env::consts::ARCH);
     let above = workshop().join("tarball");
-    match fs::remove_dir_all(&above) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("failed to remove {}", above.display()));
-        }
-        _ => {}
-    }
+    remove(&above)?;
     let folder = above.join(&name);
     fs::create_dir_all(&folder)
         .with_context(|| format!("failed to create {}", folder.display()))?;
@@ -97,6 +91,8 @@ pub(crate) fn make(tree: &Path, binary: &Path, out: &Path) -> Result<PathBuf> {
             .args(["--create", "--sort=name", "--owner=root:0", "--group=root:0"])
             .args(["--format=ustar", "--mode=u=rwX,go=rX"])
             .arg(format!("--mtime=@{}", epoch()?))
+            // For Debian's checker alone.
+            .arg("--exclude=*/usr/share/lintian")
             .args(["--use-compress-program=gzip -9 --no-name", "--file"])
             .arg(&file)
             .arg("--directory")

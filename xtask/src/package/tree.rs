@@ -2,18 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{printed, staged};
+use super::{printed, remove, staged};
 use crate::shell;
 
 /// A file of the repository, or those of a folder with one ending (`folder/*.md`),
 /// and where it goes; a folder, if that ends with `/`.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     ("packaging/systemd/lockprof.service", "usr/lib/systemd/system/"),
     ("packaging/systemd/lockprof.socket", "usr/lib/systemd/system/"),
     ("packaging/systemd/lockprof.sysusers", "usr/lib/sysusers.d/lockprof.conf"),
@@ -32,6 +31,7 @@ const FILES: [(&str, &str); 12] = [
     ("docs/*.md", "usr/share/doc/lockprof/"),
     ("README.md", "usr/share/doc/lockprof/"),
     ("packaging/debian/copyright", "usr/share/doc/lockprof/"),
+    ("packaging/debian/lintian-overrides", "usr/share/lintian/overrides/lockprof"),
 ];
 
 /// The end of the names of what checks the rules and is of no use without the
@@ -55,12 +55,7 @@ pub(crate) const CONFIG: &str = "etc/lockprof/lockprof.toml";
 /// When a file is missing or the binary cannot be run.
 pub(crate) fn stage(binary: &Path) -> Result<PathBuf> {
     let tree = staged();
-    match fs::remove_dir_all(&tree) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("failed to remove {}", tree.display()));
-        }
-        _ => {}
-    }
+    remove(&tree)?;
     for (source, place) in FILES {
         for file in sources(source)? {
             let name = file.file_name().context("a file has a name")?;

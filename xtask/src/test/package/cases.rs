@@ -138,6 +138,10 @@ fn installs(made: &Made, jail: &Jail) -> Result<()> {
     install(jail, &made.deb, "")?;
     let complaints = jail.run("dpkg --audit; dpkg --verify lockprof")?;
     ensure!(complaints.is_empty(), "dpkg complains: {complaints}");
+    // That it can verify at all.
+    let changed =
+        jail.run("echo >>/usr/share/doc/lockprof/README.md; dpkg --verify lockprof || true")?;
+    ensure!(changed.contains("README.md"), "a changed file is not told: {changed}");
     let shown = jail.run("dpkg-query --show --showformat='${Depends}' lockprof")?;
     ensure!(shown.contains("libc6 (>= "), "it depends on no C library: {shown}");
     Ok(())
@@ -233,8 +237,8 @@ fn removes(_: &Made, jail: &Jail) -> Result<()> {
     jail.run("apt-get remove -y -qq lockprof")?;
     ensure!(config(jail)?.ends_with(&format!("{EDIT}\n")), "the edit is gone");
     let left = jail.run(
-        "find / -xdev -path /proc -prune -o -name '*lockprof*' ! -path '/mnt/*' ! -path '/etc/*' \
-         ! -path '/var/lib/dpkg/*' ! -path '/var/lib/systemd/*' -print",
+        "find / -xdev \\( -path /proc -o -path /mnt -o -path /etc -o -path /var/lib/dpkg -o -path \
+         /var/lib/systemd \\) -prune -o -name '*lockprof*' -print",
     )?;
     ensure!(left.is_empty(), "left behind: {left}");
     Ok(())

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::package::tree::CONFIG;
 
 /// A package with another version, and a line more in the default configuration
-/// if one is given; all else is as in `deb`.
+/// if one is given; all else is as in `deb`, sums of conffiles
+/// among them, which dpkg makes itself.
 ///
 /// # Errors
 /// When dpkg-deb fails.
@@ -25,8 +26,6 @@ pub(super) fn later(deb: &Path, version: &str, line: Option<&str>, out: &Path) -
     })?;
     if let Some(line) = line {
         change(&folder.join(CONFIG), |text| format!("{text}{line}\n"))?;
-        // The sums would tell otherwise; nothing else needs them.
-        fs::remove_file(folder.join("DEBIAN/md5sums")).context("failed to remove the sums")?;
     }
     let place = out.join(format!("lockprof_{version}.deb"));
     dpkg_deb(
