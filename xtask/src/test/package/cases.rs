@@ -41,8 +41,9 @@ const EDIT: &str = "# edited here";
 
 /// `apt-get install` of a package in the folder of packages. There is no network:
 /// what it depends on has to be there.
-fn install(jail: &Jail, deb: &Path, options: &str) -> Result<String> {
-    let name = deb.file_name().context("a package has a name")?.display().to_string();
+fn install(made: &Made, jail: &Jail, deb: &Path, options: &str) -> Result<String> {
+    let name = deb.strip_prefix(&made.folder).context("a package is in the folder of packages")?;
+    let name = name.display();
     jail.run(&format!("apt-get install -y -qq --no-install-recommends {options} {PACKAGES}/{name}"))
 }
 
@@ -56,7 +57,7 @@ fn lintian(made: &Made, _: &Jail) -> Result<()> {
 }
 
 fn same_again(made: &Made, _: &Jail) -> Result<()> {
-    let again = made.folder.join("again");
+    let again = made.scratch.join("again");
     let binary = crate::build::of_profile("tests")?;
     let tree = staged();
     let debs = (&made.deb, deb::make(&binary, &deb::version(VERSION), &again)?);
@@ -105,7 +106,7 @@ fn purge_leaves_nothing(made: &Made, jail: &Jail) -> Result<()> {
         Ok(text.lines().map(str::to_owned).collect())
     };
     let (files, before) = (jail.files()?, users()?);
-    install(jail, &made.deb, "")?;
+    install(made, jail, &made.deb, "")?;
     jail.run(&format!("echo '{EDIT}' >> {CONFIG}; apt-get purge -y -qq lockprof"))?;
     differences(&files, &jail.files()?)?;
     let now = users()?;
@@ -135,7 +136,7 @@ fn differences(before: &[String], after: &[String]) -> Result<()> {
 }
 
 fn installs(made: &Made, jail: &Jail) -> Result<()> {
-    install(jail, &made.deb, "")?;
+    install(made, jail, &made.deb, "")?;
     let complaints = jail.run("dpkg --audit; dpkg --verify lockprof")?;
     ensure!(complaints.is_empty(), "dpkg complains: {complaints}");
     // That it can verify at all.
@@ -202,16 +203,16 @@ fn config(jail: &Jail) -> Result<String> {
 }
 
 fn replaces_default(made: &Made, jail: &Jail) -> Result<()> {
-    let deb = versions::later(&made.deb, "99.0-1", Some("# default 99.0"), &made.folder)?;
-    install(jail, &deb, "")?;
+    let deb = versions::later(&made.deb, "99.0-1", Some("# default 99.0"), &made.scratch)?;
+    install(made, jail, &deb, "")?;
     ensure!(config(jail)?.ends_with("# default 99.0\n"), "the old default is still there");
     Ok(())
 }
 
 fn keeps_edited(made: &Made, jail: &Jail) -> Result<()> {
     jail.run(&format!("echo '{EDIT}' >> {CONFIG}; systemctl disable --quiet lockprof.service"))?;
-    let deb = versions::later(&made.deb, "99.1-1", Some("# default 99.0"), &made.folder)?;
-    install(jail, &deb, "")?;
+    let deb = versions::later(&made.deb, "99.1-1", Some("# default 99.0"), &made.scratch)?;
+    install(made, jail, &deb, "")?;
     let version = jail.run("dpkg-query --show --showformat='${Version}' lockprof")?;
     ensure!(version == "99.1-1", "this is {version}");
     ensure!(config(jail)?.ends_with(&format!("{EDIT}\n")), "the edit is gone");
@@ -223,10 +224,10 @@ fn keeps_edited(made: &Made, jail: &Jail) -> Result<()> {
 }
 
 fn puts_beside(made: &Made, jail: &Jail) -> Result<()> {
-    let deb = versions::later(&made.deb, "99.2-1", Some("# default 99.2"), &made.folder)?;
+    let deb = versions::later(&made.deb, "99.2-1", Some("# default 99.2"), &made.scratch)?;
     // As unattended upgrades do: without it dpkg asks, and nobody is there.
     let options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold";
-    install(jail, &deb, options)?;
+    install(made, jail, &deb, options)?;
     ensure!(config(jail)?.ends_with(&format!("{EDIT}\n")), "the edit is gone");
     let beside = jail.run(&format!("cat {CONFIG}.dpkg-dist"))?;
     ensure!(beside.ends_with("# default 99.2\n"), "the new default is not beside it");
@@ -245,14 +246,14 @@ fn removes(_: &Made, jail: &Jail) -> Result<()> {
 }
 
 fn comes_back(made: &Made, jail: &Jail) -> Result<()> {
-    install(jail, &made.deb, "-o Dpkg::Options::=--force-confold")?;
+    install(made, jail, &made.deb, "-o Dpkg::Options::=--force-confold")?;
     ensure!(config(jail)?.ends_with(&format!("{EDIT}\n")), "the edit is gone");
     jail.run("lockprof --version; apt-get purge -y -qq lockprof; ! test -e /etc/lockprof")?;
     Ok(())
 }
 
 fn runs_alone(made: &Made, _: &Jail) -> Result<()> {
-    let folder = unpack(&made.tarball, &made.folder.join("alone"))?;
+    let folder = unpack(&made.tarball, &made.scratch.join("alone"))?;
     let binary = folder.join("usr/bin/lockprof");
     let said = here(Command::new("ldd").arg(&binary)).unwrap_or_else(|error| format!("{error:#}"));
     ensure!(

@@ -22,8 +22,10 @@ use jail::Jail;
 
 /// What is tried.
 struct Made {
-    /// Where everything is put.
+    /// Where they are.
     folder: PathBuf,
+    /// Below it, what cases make and nobody needs afterwards.
+    scratch: PathBuf,
     deb: PathBuf,
     tarball: PathBuf,
 }
@@ -54,6 +56,8 @@ pub(super) fn run() -> Result<Counts> {
             Err(error) => failure(name, &error),
         });
     }
+    fs::remove_dir_all(&made.scratch)
+        .with_context(|| format!("failed to remove {}", made.scratch.display()))?;
     Ok(counts)
 }
 
@@ -89,7 +93,10 @@ fn make() -> Result<Made> {
     let portable = tarball::build("tests")?;
     let deb = debian()?;
     let tarball = tarball::make(&package::staged(), &portable, &folder)?;
-    Ok(Made { folder, deb, tarball })
+    let scratch = folder.join("scratch");
+    fs::create_dir_all(&scratch)
+        .with_context(|| format!("failed to create {}", scratch.display()))?;
+    Ok(Made { folder, scratch, deb, tarball })
 }
 
 /// Runs a command of this machine, and returns what it printed.
