@@ -9,6 +9,7 @@ mod count;
 mod guests;
 mod kernels_page;
 mod matrix;
+mod package;
 mod readme;
 
 use std::fs;
@@ -56,6 +57,9 @@ pub(crate) struct Arguments {
     /// Only what runs in virtual machines, and only on these kernels
     #[arg(long, value_name = "SERIES", value_delimiter = ',', conflicts_with = "all")]
     guests: Vec<String>,
+    /// Only the package, in a throw-away Debian
+    #[arg(long, conflicts_with_all = ["all", "guests"])]
+    package: bool,
 }
 
 /// Runs everything.
@@ -63,6 +67,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let guests = matrix::choose(arguments.all, &arguments.guests)?;
     if setup::ensure()? == setup::Outcome::Asked {
         return Ok(ExitCode::FAILURE);
+    }
+    if arguments.package {
+        let (mut total, mut failed) = (Counts::default(), Vec::new());
+        try_package(&mut total, &mut failed)?;
+        return Ok(conclude(&total, &failed));
     }
     let toolchain = setup::toolchain()?;
     let skip_log = shell::scratch().join("skips.log");
@@ -77,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.add(counts);
     }
     if arguments.guests.is_empty() {
+        try_package(&mut total, &mut failed)?;
         println!("== the commands of README.md, on this machine");
         let counts = readme::run()?;
         if counts.failed > 0 {
@@ -89,6 +99,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let in_guests = guests::run(&guests)?;
     failed.extend(in_guests.failures.iter().cloned());
     total.add(in_guests);
+    Ok(conclude(&total, &failed))
+}
+
+fn try_package(total: &mut Counts, failed: &mut Vec<String>) -> Result<()> {
+    println!("== the package, in a throw-away Debian");
+    let start = Instant::now();
+    let counts = package::run()?;
+    failed.extend(counts.failures.iter().cloned());
+    println!(
+        "   {} passed, {} failed, {} skipped in {} s",
+        counts.passed,
+        counts.failed,
+        counts.skips.len(),
+        start.elapsed().as_secs()
+    );
+    total.add(counts);
+    Ok(())
+}
+
+/// Says what all of it came to.
+fn conclude(total: &Counts, failed: &[String]) -> ExitCode {
     for skip in &total.skips {
         println!("skipped: {skip}");
     }
@@ -96,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("failed: {}", failed.join(", "));
     }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skips.len());
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_step(step: &mut Step, skip_log: &Path) -> Result<Counts> {
