@@ -47,6 +47,9 @@ enum Verb {
     /// Runs the steps of a virtual machine that systemd has booted
     #[command(hide = true)]
     VmSteps,
+    /// Tests of the installed package, in a virtual machine
+    #[command(hide = true)]
+    ServiceTests(test::service::guest::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
         Verb::VmSteps => vm::init::steps(),
+        Verb::ServiceTests(arguments) => test::service::guest::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

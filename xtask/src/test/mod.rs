@@ -9,10 +9,11 @@ mod count;
 mod guests;
 mod kernels_page;
 mod matrix;
+pub(crate) mod service;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ use bpf_toolchain::{Job, Toolchain, Verb};
 
 use crate::{setup, shell};
 use count::Counts;
+use service::Services;
 
 /// Names the file where an integration test that cannot run here appends
 /// `SKIP <test>: <reason>` before it returns.
@@ -55,11 +57,18 @@ pub(crate) struct Arguments {
     /// Only what runs in virtual machines, and only on these kernels
     #[arg(long, value_name = "SERIES", value_delimiter = ',', conflicts_with = "all")]
     guests: Vec<String>,
+    /// Only the tests of the installed package, in a virtual machine, on the
+    /// kernels of `--guests`; of these, only those whose names contain TEXT
+    #[arg(long, value_name = "TEXT", num_args = 0..)]
+    service: Option<Vec<String>>,
+    /// The package that they install, in place of one that is built
+    #[arg(long, value_name = "FILE", requires = "service")]
+    deb: Option<PathBuf>,
 }
 
 /// Runs everything.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let guests = matrix::choose(arguments.all, &arguments.guests)?;
+    let mut guests = matrix::choose(arguments.all, &arguments.guests)?;
     if setup::ensure()? == setup::Outcome::Asked {
         return Ok(ExitCode::FAILURE);
     }
@@ -67,7 +76,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let skip_log = shell::scratch().join("skips.log");
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    let here = if arguments.guests.is_empty() { steps(&toolchain) } else { Vec::new() };
+    let services = Services {
+        kernels: service::choose(arguments.all, &arguments.guests),
+        deb: arguments.deb.clone().unwrap_or_default(),
+        filters: arguments.service.clone().unwrap_or_default(),
+    };
+    if arguments.service.is_some() {
+        guests.clear();
+    }
+    let guests_only = arguments.service.is_some() || !arguments.guests.is_empty();
+    let here = if guests_only { Vec::new() } else { steps(&toolchain) };
     for mut step in here {
         let counts = run_step(&mut step, &skip_log)?;
         if counts.failed > 0 {
@@ -76,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.add(counts);
     }
     println!("== integration tests on other kernels, in virtual machines");
-    let in_guests = guests::run(&guests)?;
+    let in_guests = guests::run(&guests, &services)?;
     failed.extend(in_guests.failures.iter().cloned());
     total.add(in_guests);
     for skip in &total.skips {

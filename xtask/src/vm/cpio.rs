@@ -74,21 +74,6 @@ impl Archive {
         self.put(path.as_ref(), Entry::Whole(whole));
     }
 
-    /// What [`Self::whole`] put at `from`, at `to` as well.
-    ///
-    /// # Errors
-    /// When there is nothing of that kind.
-    pub(crate) fn duplicate(&mut self, from: &Path, to: &Path) -> Result<()> {
-        match self.entries.get(from) {
-            Some(entry @ Entry::Whole(_)) => {
-                let entry = entry.clone();
-                self.put(to, entry);
-                Ok(())
-            }
-            _ => bail!("{} is a hard link to {}, which is not there", to.display(), from.display()),
-        }
-    }
-
     /// What [`Self::whole`] put at this path.
     #[cfg(test)]
     pub(crate) fn whole_at(&self, path: impl AsRef<Path>) -> Option<&Whole> {
@@ -256,7 +241,10 @@ mod tests {
         let mut bytes = Vec::new();
         archive.write(&mut bytes).unwrap();
         let (name, mode, content) = read(&bytes).swap_remove(1);
-        assert_eq!((&name[..], mode, &content[..]), ("etc/shadow", 0o100_640, &b"root:*:0:::::"[..]));
+        assert_eq!(
+            (&name[..], mode, &content[..]),
+            ("etc/shadow", 0o100_640, &b"root:*:0:::::"[..])
+        );
         // The third and fourth field of the second header: the first is the folder's.
         let second = (110 + "etc\0".len()).next_multiple_of(4);
         assert_eq!(&bytes[second + 22..second + 38], b"000000070000002A");

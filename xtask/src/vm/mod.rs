@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Interrupt;
-use crate::{build, setup};
+use crate::{build, debian_root, setup};
 use debian::Root;
 use frames::Kind;
 use image::Contents;
@@ -142,7 +142,8 @@ fn systemd_root(arguments: &Arguments, lockprof: &Path) -> Result<Root> {
         Some(deb) => (PathBuf::from(DEB), deb.clone()),
         None => (PathBuf::from("/usr/local/bin/lockprof"), lockprof.to_owned()),
     };
-    Ok(Root { tarball: PathBuf::from("/tmp/mach/root.tar"), files: vec![file] })
+    let folder = debian_root::root(debian_root::USUAL)?;
+    Ok(Root { folder, files: vec![file], programs: Vec::new() })
 }
 
 /// Passes on what the command prints. A reader that has gone away is no reason

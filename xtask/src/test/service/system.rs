@@ -48,9 +48,7 @@ impl System {
         if self.config.is_none() {
             self.config = Some(read(CONFIG)?);
         }
-        wait("the service to be active", || {
-            Ok((show("ActiveState")? == "active").then_some(()))
-        })
+        wait("the service to be active", || Ok((show("ActiveState")? == "active").then_some(())))
     }
 
     fn restore(&mut self) -> Result<()> {
@@ -166,7 +164,10 @@ pub(super) fn wait<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) ->
 
 /// What curl gets, as a user would ask; the status has to be good.
 pub(super) fn get(path: &str) -> Result<String> {
-    run("curl", &["--silent", "--show-error", "--fail", "--max-time", "120", &format!("{URL}{path}")])
+    run(
+        "curl",
+        &["--silent", "--show-error", "--fail", "--max-time", "120", &format!("{URL}{path}")],
+    )
 }
 
 /// All series.
@@ -198,9 +199,7 @@ impl Journal {
 
     /// Waits until it has `text`.
     pub(super) fn has(&self, text: &str) -> Result<()> {
-        wait(&format!("`{text}` in the journal"), || {
-            Ok(self.since()?.contains(text).then_some(()))
-        })
+        wait(&format!("`{text}` in the journal"), || Ok(self.since()?.contains(text).then_some(())))
     }
 }
 

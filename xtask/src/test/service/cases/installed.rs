@@ -55,8 +55,7 @@ fn dropped(system: &mut System) -> Result<()> {
         let has = status.capabilities(line)?;
         ensure!(has == 0, "{line} is {has:x}");
     }
-    let granted =
-        Capability::set(&[Capability::Bpf, Capability::Perfmon, Capability::Syslog]);
+    let granted = Capability::set(&[Capability::Bpf, Capability::Perfmon, Capability::Syslog]);
     let bounding = status.capabilities("CapBnd")?;
     ensure!(bounding & !granted == 0, "CapBnd is {bounding:x}, beyond {granted:x}");
     Ok(())

@@ -85,7 +85,15 @@ fn purge(_: &mut System) -> Result<()> {
     let left = run(
         "find",
         &[
-            "/etc", "/usr", "/var", "/run", "-xdev", "-name", "*lockprof*", "-not", "-name",
+            "/etc",
+            "/usr",
+            "/var",
+            "/run",
+            "-xdev",
+            "-name",
+            "*lockprof*",
+            "-not",
+            "-name",
             "lockprof-vm*",
         ],
     )?;

@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::guest::Case;
-use super::super::system::{
-    Journal, SERVICE, System, main_pid, replaced, scrape, show, systemctl,
-};
+use super::super::system::{Journal, SERVICE, System, main_pid, replaced, scrape, show, systemctl};
 use super::measured::storm;
 
 pub(super) const CASES: &[Case] = &[
@@ -29,7 +27,10 @@ fn keeps(system: &mut System) -> Result<()> {
     let (pid, (since, waits)) = (main_pid()?, counters()?);
     ensure!(waits > 0.0, "a storm made no wait");
     let journal = Journal::now()?;
-    system.configure(&[("level = \"info\"", "level = \"debug\""), ("containers = 0", "containers = 5")])?;
+    system.configure(&[
+        ("level = \"info\"", "level = \"debug\""),
+        ("containers = 0", "containers = 5"),
+    ])?;
     systemctl(&["reload", SERVICE])?;
     journal.has("reloaded")?;
     let (still_since, still_waits) = counters()?;
