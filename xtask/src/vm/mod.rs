@@ -99,7 +99,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let kernel = kernels::named(&arguments.kernel)?;
-    let lockprof = build::release()?;
+    // A package brings its own.
+    let lockprof = match &arguments.deb {
+        None => build::release()?,
+        Some(_) => std::env::current_exe().context("failed to find the running xtask")?,
+    };
     let accelerator =
         accel::choose(arguments.accel, arguments.threads, &kernel.image, &lockprof, &interrupt)?;
 

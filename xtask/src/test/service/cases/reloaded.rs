@@ -65,10 +65,13 @@ fn anew(system: &mut System) -> Result<()> {
     ensure!(scrape()?.sum("lockprof_lock_resolved", &["lock=\"sb_lock\""]).unwrap_or(0.0) == 0.0);
     let journal = Journal::now()?;
     system.configure(&[("enable = []", "enable = [\"sb_lock\"]")])?;
+    system.touch();
     systemctl(&["reload", SERVICE])?;
     replaced(pid)?;
     let text = journal.since()?;
-    ensure!(text.contains("status=75"), "it did not end with exit status 75: {text}");
+    ensure!(text.contains("\"status\":75"), "it did not end with exit status 75: {text}");
+    let restarts = show("NRestarts")?;
+    ensure!(restarts == "1", "started anew {restarts} times: {text}");
     let metrics = scrape()?;
     ensure!(metrics.get("lockprof_lock_resolved", &["lock=\"sb_lock\""])? == 1.0);
     let now = metrics.get("lockprof_start_time_seconds", &[])?;
