@@ -39,7 +39,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config(args.command),
         Command::Storm(args) => storm(&args),
         Command::Completions { shell } => print(|out| generate::completions(shell, out)),
-        Command::Man => print(|out| generate::man(out)),
+        Command::Man { dir: None } => print(|out| generate::man(out)),
+        Command::Man { dir: Some(dir) } => generate::man_files(&dir).map(|()| ExitStatus::Success),
     };
     Ok(status?.into())
 }

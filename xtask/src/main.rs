@@ -1,4 +1,4 @@
-//! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
+//! Developer verbs, one module each: `cargo xtask setup`, `build`, `package`, `test`,
 //! `vm`, `demo`, `bench`, `storm`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod debian_root;
 mod demo;
+mod package;
 mod process;
 mod setup;
 mod shell;
@@ -27,6 +28,8 @@ enum Verb {
     Setup,
     /// Build the one binary for release, and say where it is
     Build,
+    /// Make the Debian package, the tarball and their checksums in target/package
+    Package(package::Arguments),
     /// Format, lints, unit, property, loom and integration tests, on this kernel
     /// and in virtual machines on others, in one count
     Test(test::Arguments),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Verb::parse() {
         Verb::Setup => setup::run(),
         Verb::Build => build::run(),
+        Verb::Package(arguments) => package::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),

@@ -109,11 +109,16 @@ Examples:
         /// The shell.
         shell: Shell,
     },
-    /// Print the man pages of all commands as roff
+    /// Print the man pages as roff, or write each to a file
     #[command(after_help = "\
 Examples:
-  lockprof man | man -l -")]
-    Man,
+  lockprof man | man -l -
+  lockprof man --dir man && man -l man/lockprof-stat.8")]
+    Man {
+        /// Write each page to a file of this folder: lockprof.8, lockprof.toml.5, ...
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Arguments of `daemon`.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::count::Counts;
 use super::kernels_page::{self, Facts, Kernel, Series};
 use super::matrix::Guest;
-use super::service::{self, Services};
+use super::service::{self, Missing, Services};
 use crate::process::Interrupt;
 use crate::shell;
 use crate::vm::accel::{self, Wish};
@@ -182,19 +182,21 @@ fn run_service(
     interrupt: &Interrupt,
 ) -> Result<GuestResult> {
     let place = Job::Service(series).place();
-    let prepared = match service::refused() {
-        None => kernels::named(series).map_err(|error| format!("{error:#}")),
-        Some(why) => Err(why),
+    let skipped = |why: &str| {
+        let what = format!("{place}: {why}");
+        println!("   skipped: {what}");
+        Ok(GuestResult { counts: Counts::of_skip(what), facts: None })
     };
-    let kernel = match prepared {
+    let package = match &services.package {
+        Ok(package) => package,
+        Err(Missing::Refused(why)) => return skipped(why),
+        Err(Missing::Failed(why)) => bail!("there is no package to install: {why}"),
+    };
+    let kernel = match kernels::named(series) {
         Ok(kernel) => kernel,
-        Err(why) => {
-            let what = format!("{place}: {why}");
-            println!("   skipped: {what}");
-            return Ok(GuestResult { counts: Counts::of_skip(what), facts: None });
-        }
+        Err(error) => return skipped(&format!("{error:#}")),
     };
-    let contents = service::contents(services.deb.clone(), kernel.modules.clone())?;
+    let contents = service::contents(package, kernel.modules.clone())?;
     let init = env::current_exe().context("failed to find the running xtask")?;
     let accelerator = accel::choose(Wish::Auto, Threads::Single, &kernel.image, &init, interrupt)?;
     let plan = service::plan(&services.filters);

@@ -9,6 +9,8 @@ mod count;
 mod guests;
 mod kernels_page;
 mod matrix;
+mod package;
+mod readme;
 pub(crate) mod service;
 
 use std::fs;
@@ -64,6 +66,9 @@ pub(crate) struct Arguments {
     /// The package that they install, in place of one that is built
     #[arg(long, value_name = "FILE", requires = "service")]
     deb: Option<PathBuf>,
+    /// Only the package, in a throw-away Debian
+    #[arg(long, conflicts_with_all = ["all", "guests", "service"])]
+    package: bool,
 }
 
 /// Runs everything.
@@ -72,15 +77,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if setup::ensure()? == setup::Outcome::Asked {
         return Ok(ExitCode::FAILURE);
     }
+    if arguments.package {
+        let (mut total, mut failed) = (Counts::default(), Vec::new());
+        try_package(&mut total, &mut failed)?;
+        return Ok(conclude(&total, &failed));
+    }
     let toolchain = setup::toolchain()?;
     let skip_log = shell::scratch().join("skips.log");
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    let services = Services {
-        kernels: service::choose(arguments.all, &arguments.guests),
-        deb: arguments.deb.clone().unwrap_or_default(),
-        filters: arguments.service.clone().unwrap_or_default(),
-    };
     if arguments.service.is_some() {
         guests.clear();
     }
@@ -93,10 +98,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         total.add(counts);
     }
+    if !guests_only {
+        try_package(&mut total, &mut failed)?;
+        println!("== the commands of README.md, on this machine");
+        let counts = readme::run()?;
+        if counts.failed > 0 {
+            failed.push("README.md".to_owned());
+        }
+        println!("   {} passed, {} failed", counts.passed, counts.failed);
+        total.add(counts);
+    }
     println!("== integration tests on other kernels, in virtual machines");
+    let services = Services::prepare(
+        service::choose(arguments.all, &arguments.guests),
+        arguments.deb.as_deref(),
+        arguments.service.as_deref().unwrap_or_default(),
+    );
     let in_guests = guests::run(&guests, &services)?;
     failed.extend(in_guests.failures.iter().cloned());
     total.add(in_guests);
+    Ok(conclude(&total, &failed))
+}
+
+fn try_package(total: &mut Counts, failed: &mut Vec<String>) -> Result<()> {
+    println!("== the package, in a throw-away Debian");
+    let start = Instant::now();
+    let counts = package::run()?;
+    failed.extend(counts.failures.iter().cloned());
+    println!(
+        "   {} passed, {} failed, {} skipped in {} s",
+        counts.passed,
+        counts.failed,
+        counts.skips.len(),
+        start.elapsed().as_secs()
+    );
+    total.add(counts);
+    Ok(())
+}
+
+/// Says what all of it came to.
+fn conclude(total: &Counts, failed: &[String]) -> ExitCode {
     for skip in &total.skips {
         println!("skipped: {skip}");
     }
@@ -104,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("failed: {}", failed.join(", "));
     }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skips.len());
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_step(step: &mut Step, skip_log: &Path) -> Result<Counts> {

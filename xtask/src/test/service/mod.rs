@@ -9,8 +9,9 @@ mod kernel;
 mod metrics;
 mod system;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::package;
 use crate::debian_root;
 use crate::shell;
 use crate::vm::debian::{MEMORY, Root};
@@ -35,9 +36,38 @@ pub(super) struct Services {
     /// Series.
     pub(super) kernels: Vec<&'static str>,
     /// The package.
-    pub(super) deb: PathBuf,
+    pub(super) package: Result<PathBuf, Missing>,
     /// Only tests whose names contain one of these; all if there is none.
     pub(super) filters: Vec<String>,
+}
+
+/// Why there is nothing to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// This machine cannot do it.
+    Refused(String),
+    /// The package cannot be made.
+    Failed(String),
+}
+
+impl Services {
+    /// Makes the package, if it is not given and anything is to be tried.
+    pub(super) fn prepare(
+        kernels: Vec<&'static str>,
+        given: Option<&Path>,
+        filters: &[String],
+    ) -> Self {
+        let package = match (refused(), given) {
+            (Some(why), _) => Err(Missing::Refused(why)),
+            (None, Some(file)) if file.is_file() => Ok(file.to_owned()),
+            (None, Some(file)) => Err(Missing::Failed(format!("{} is no file", file.display()))),
+            (None, None) if kernels.is_empty() => Err(Missing::Refused("no kernel".into())),
+            (None, None) => {
+                package::debian().map_err(|error| Missing::Failed(format!("{error:#}")))
+            }
+        };
+        Self { kernels, package, filters: filters.to_vec() }
+    }
 }
 
 /// On which kernels the tests are run: on those that are named, on all with
@@ -62,17 +92,17 @@ pub(super) fn plan(filters: &[String]) -> Plan {
 ///
 /// # Errors
 /// When there can be no Debian root.
-pub(super) fn contents(deb: PathBuf, modules: Vec<PathBuf>) -> anyhow::Result<Contents> {
+pub(super) fn contents(deb: &Path, modules: Vec<PathBuf>) -> anyhow::Result<Contents> {
     let root = Root {
         folder: debian_root::root(debian_root::USUAL)?,
-        files: vec![(DEB.into(), deb)],
+        files: vec![(DEB.into(), deb.to_owned())],
         programs: shell::find("bpftool").into_iter().collect(),
     };
     Ok(Contents { modules, root: Some(root), ..Contents::default() })
 }
 
 /// Why there is no such machine here, if there is none.
-pub(super) fn refused() -> Option<String> {
+fn refused() -> Option<String> {
     if shell::find("bpftool").is_none() {
         return Some("bpftool, which tells what is attached, is missing".into());
     }
