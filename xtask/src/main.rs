@@ -50,6 +50,9 @@ enum Verb {
     /// Runs the steps of a virtual machine that systemd has booted
     #[command(hide = true)]
     VmSteps,
+    /// Tests of the installed package, in a virtual machine
+    #[command(hide = true)]
+    ServiceTests(test::service::guest::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
         Verb::VmSteps => vm::init::steps(),
+        Verb::ServiceTests(arguments) => test::service::guest::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
