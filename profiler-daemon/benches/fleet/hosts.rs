@@ -106,9 +106,10 @@ impl Host {
         now.duration_ns += u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
         let of_lock = |lock: &str| storms * self.share(lock);
         for row in &mut now.locks {
-            let grown = window.locks.iter().find(|w| {
-                w.lock == row.lock && w.mode == row.mode && w.numa_node == row.numa_node
-            });
+            let grown = window
+                .locks
+                .iter()
+                .find(|w| w.lock == row.lock && w.mode == row.mode && w.numa_node == row.numa_node);
             if let Some(grown) = grown {
                 let by = of_lock(&row.lock);
                 grow_times(&mut row.waits, &grown.waits, by);
@@ -156,7 +157,10 @@ impl Host {
         // A row of a party may be missing from the window; then it did not grow.
         for row in &mut now.waiters {
             let same = |w: &&lockprof::snapshot::Waiter| {
-                w.lock == row.lock && w.mode == row.mode && w.call == row.call && w.party == row.party
+                w.lock == row.lock
+                    && w.mode == row.mode
+                    && w.call == row.call
+                    && w.party == row.party
             };
             if let Some(grown) = window.waiters.iter().find(same) {
                 grow_charge(&mut row.waits, grown.waits, of_lock(&row.lock));
@@ -221,9 +225,8 @@ impl Host {
             let of_lock = || window.locks.iter().filter(|w| w.lock == row.lock);
             let waited: u64 = of_lock().map(|w| w.waits.sum_ns).sum();
             let longest = of_lock().map(|w| w.waits.max_ns).max().unwrap_or(0);
-            let on_average = seconds(waited) / seconds(window.duration_ns)
-                * self.pace
-                * self.share(&row.lock);
+            let on_average =
+                seconds(waited) / seconds(window.duration_ns) * self.pace * self.share(&row.lock);
             let chance = fraction(hash(hash(self.seed, &moment), &row.lock));
             row.waiters = part(1, on_average + chance);
             row.oldest_ns = if row.waiters == 0 { 0 } else { part(longest, chance) };

@@ -56,7 +56,8 @@ pub(crate) struct Asked {
 impl Load {
     /// Of `prometheus`, which started so long ago.
     pub(crate) fn of(prometheus: &Prometheus, age: Duration) -> Self {
-        let own = own(&prometheus.own_metrics());
+        let text_of_own = prometheus.own_metrics();
+        let own = own(&text_of_own);
         let one = |expression: &str| number(prometheus, expression);
         let rules = prometheus.ask("rules", &[]).expect("the rules are loaded");
         let groups = list(&rules["groups"]);
@@ -79,7 +80,8 @@ impl Load {
             heap: own["go_memstats_heap_inuse_bytes"],
             cpus: own["process_cpu_seconds_total"] / age.as_secs_f64(),
             wal: own["prometheus_tsdb_wal_storage_size_bytes"],
-            scrape: [0.5, 0.99, 1.0].map(|q| one(&format!("quantile({q}, scrape_duration_seconds)"))),
+            scrape: [0.5, 0.99, 1.0]
+                .map(|q| one(&format!("quantile({q}, scrape_duration_seconds)"))),
             groups: groups
                 .iter()
                 .map(|group| (text(group, "name").to_owned(), took(group, "evaluationTime")))
@@ -124,5 +126,8 @@ pub(crate) fn number(prometheus: &Prometheus, expression: &str) -> f64 {
 /// Metrics without labels.
 fn own(metrics: &str) -> BTreeMap<&str, f64> {
     let lines = metrics.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once(' ')).filter_map(|(n, v)| Some((n, v.parse().ok()?))).collect()
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(n, v)| Some((n, v.parse().ok()?)))
+        .collect()
 }

@@ -25,17 +25,20 @@ pub(crate) fn series() -> String {
         let metrics: Vec<_> = term.metrics.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(page, "| {} | {} |", term.words, metrics.join(", "));
     }
-    page += "\nAs it comes out for recorded hosts: when lockprof has started, after a storm, and when every label has \
+    let _ = writeln!(
+        page,
+        "\nAs it comes out for recorded hosts: when lockprof has started, after a storm, and when every label has \
              every value that it can have (`at most`; errors and file systems as after the storm). A Prometheus adds \
-             5 series for each target. Bytes are of one scrape, which is not compressed.\n\n\
-             | recorded host | NUMA nodes | locks | series, classic | at most | series, native | at most | \
-             text | OpenMetrics | protobuf |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+         {OF_TARGET} series for each target. Bytes are of one scrape, which is not compressed.\n\n\
+         | recorded host | NUMA nodes | locks | series, classic | at most | series, native | at most | \
+         text | OpenMetrics | protobuf |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    );
     for recording in Recording::all() {
         let shape = Shape::of(&recording.totals, 0);
         let most = shape.at_most();
-        let [text, open, proto] =
-            [Format::Text, Format::OpenMetrics, Format::Protobuf].map(|f| kib(&recording.totals, f));
+        let [text, open, proto] = [Format::Text, Format::OpenMetrics, Format::Protobuf]
+            .map(|f| kib(&recording.totals, f));
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} | {} | {} | {} | {text} | {open} | {proto} |",
@@ -74,7 +77,8 @@ fn kib(snapshot: &Snapshot, format: Format) -> String {
 
 /// What a run took with classic and with native histograms.
 pub(crate) fn loads(classic: &Load, native: &Load) -> String {
-    let mut page = String::from("| | classic histograms | native histograms |\n| --- | --- | --- |\n");
+    let mut page =
+        String::from("| | classic histograms | native histograms |\n| --- | --- | --- |\n");
     let mib = |bytes: f64| format!("{:.0} MiB", bytes / f64::from(1 << 20));
     let ms = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
     let mut row = |what: &str, of: &dyn Fn(&Load) -> String| {
@@ -88,7 +92,9 @@ pub(crate) fn loads(classic: &Load, native: &Load) -> String {
     row("samples scraped in a second", &|l| format!("{:.0}", l.samples_per_second));
     row("resident memory", &|l| mib(l.resident));
     row("Go heap in use", &|l| mib(l.heap));
-    row("resident memory for each series", &|l| format!("{:.1} KiB", l.resident / l.head_series / 1024.0));
+    row("resident memory for each series", &|l| {
+        format!("{:.1} KiB", l.resident / l.head_series / 1024.0)
+    });
     row("CPUs used", &|l| format!("{:.2}", l.cpus));
     row("write-ahead log", &|l| mib(l.wal));
     row("scrape, median", &|l| ms(l.scrape[0]));
@@ -108,7 +114,8 @@ pub(crate) fn loads(classic: &Load, native: &Load) -> String {
 
 /// Times of queries.
 pub(crate) fn queries(asked: &[Asked]) -> String {
-    let mut page = String::from("| panel | kind | series | median of three |\n| --- | --- | --- | --- |\n");
+    let mut page =
+        String::from("| panel | kind | series | median of three |\n| --- | --- | --- | --- |\n");
     for query in asked {
         let kind = if query.is_range { "range" } else { "instant" };
         let _ = writeln!(
@@ -120,9 +127,4 @@ pub(crate) fn queries(asked: &[Asked]) -> String {
         );
     }
     page
-}
-
-/// Series that a target costs with its own.
-pub(crate) fn with_target(series: u64) -> u64 {
-    series + OF_TARGET
 }

@@ -49,7 +49,11 @@ impl Targets {
         if rules {
             let folder = files::repository().join("dashboards/rules");
             let folder = folder.canonicalize().expect("the rules are there");
-            let _ = writeln!(config, "rule_files: [{0}/recording.yml, {0}/alerts.yml]", folder.display());
+            let _ = writeln!(
+                config,
+                "rule_files: [{0}/recording.yml, {0}/alerts.yml]",
+                folder.display()
+            );
         }
         let _ = write!(
             config,

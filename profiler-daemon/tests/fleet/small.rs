@@ -106,7 +106,11 @@ fn forty_hosts_are_scraped_recorded_and_ranked() {
         let series = prometheus.query(&first).expect("it answers");
         let named: BTreeSet<_> = series.iter().map(|s| s["metric"]["instance"].as_str()).collect();
         // What a kernel does not tell is not there for a host that runs it.
-        assert!(named.is_empty() || named == BTreeSet::from([Some(&*worst)]), "{}: {named:?}", query.place);
+        assert!(
+            named.is_empty() || named == BTreeSet::from([Some(&*worst)]),
+            "{}: {named:?}",
+            query.place
+        );
         asked += named.len();
     }
     assert!(asked >= 4, "only {asked} columns name a host");

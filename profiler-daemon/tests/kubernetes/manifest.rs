@@ -65,7 +65,12 @@ fn the_objects_name_each_other_rightly() {
     for object in objects(DAEMONSET).into_iter().chain(objects(PODMONITOR)) {
         // These two are of no namespace.
         let of_cluster = object["kind"] == "Namespace" || object["kind"] == "PriorityClass";
-        assert_eq!(&object["metadata"]["namespace"] == namespace, !of_cluster, "{}", object["kind"]);
+        assert_eq!(
+            &object["metadata"]["namespace"] == namespace,
+            !of_cluster,
+            "{}",
+            object["kind"]
+        );
     }
     let spec = &pod["spec"];
     assert_eq!(spec["serviceAccountName"], object("ServiceAccount")["metadata"]["name"]);
@@ -100,7 +105,8 @@ fn the_pod_is_given_no_more_than_it_needs() {
     assert_eq!(security["allowPrivilegeEscalation"], false);
     assert_eq!(security["readOnlyRootFilesystem"], true);
     assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
-    let added: Vec<_> = list(&security["capabilities"]["add"]).iter().map(Value::to_string).collect();
+    let added: Vec<_> =
+        list(&security["capabilities"]["add"]).iter().map(Value::to_string).collect();
     assert!(added.iter().all(|c| c != "\"SYS_ADMIN\""), "{added:?}");
     assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     // What is of the host can only be read.

@@ -87,12 +87,21 @@ impl Drop for Running {
         let _ = kill_process(self.pid, Signal::KILL);
         let _ = self.runtime.wait();
         let runtime = if self.state.exists() { "runc" } else { return };
-        let _ = Command::new(runtime).arg("--root").arg(&self.state).args(["delete", "-f", ID]).output();
+        let _ = Command::new(runtime)
+            .arg("--root")
+            .arg(&self.state)
+            .args(["delete", "-f", ID])
+            .output();
     }
 }
 
 /// What the pod's own network answers to a GET, from within it.
-fn get(pid: Pid, port: u16, path: &str, credentials: Option<&str>) -> Result<(u16, String), String> {
+fn get(
+    pid: Pid,
+    port: u16,
+    path: &str,
+    credentials: Option<&str>,
+) -> Result<(u16, String), String> {
     let (path, credentials) = (path.to_owned(), credentials.map(str::to_owned));
     // A thread of its own: it stays in the network.
     let asked = std::thread::spawn(move || {
@@ -136,22 +145,21 @@ fn the_pod_measures_waits_and_names_containers() {
     let of_web = volumes.iter().find_map(|volume| volume["secret"]["secretName"].as_str());
     let secret = Secret { name: of_web.expect("a Secret"), file: "web.yml", content: WEB };
     bundle::make(folder.path(), &pod, &secret);
-    let running = match Running::start("runc", folder.path()) {
+    let mut running = match Running::start("runc", folder.path()) {
         Ok(running) => running,
         Err(why) => return common::skip(name, &format!("runc starts no container here: {why}")),
     };
     let port = manifest::container(&pod)["ports"][0]["containerPort"].as_u64();
     let port = port.and_then(|port| u16::try_from(port).ok()).expect("a port");
-    let ask = |path: &str| get(running.pid, port, path, Some(CREDENTIALS));
+    let pid = running.pid;
+    let ask = |path: &str| get(pid, port, path, Some(CREDENTIALS));
     let deadline = Instant::now() + PATIENCE;
     while !matches!(ask("/readyz"), Ok((200, _))) {
-        let last = ask("/readyz");
-        assert!(Instant::now() < deadline, "not ready: {last:?}: {}", running.said());
+        let ended = running.runtime.try_wait().expect("it can be awaited");
+        assert!(ended.is_none(), "it ended: {}", running.said());
+        assert!(Instant::now() < deadline, "not ready: {:?}: {}", ask("/readyz"), running.said());
         std::thread::sleep(Duration::from_millis(100));
     }
-    let refused = get(running.pid, port, "/metrics", None).expect("it answers");
-    assert_eq!(refused.0, 401, "without credentials: {}", refused.1);
-
     // It has the manifest's capabilities at most, and can get no others.
     let allowed = manifest::container(&pod)["securityContext"]["capabilities"]["add"].clone();
     let bounding = u64::from_str_radix(&running.status("CapBnd"), 16).expect("a mask");
@@ -168,11 +176,21 @@ fn the_pod_measures_waits_and_names_containers() {
     let script = "echo 0 > \"$1/cgroup.procs\" && shift && exec \"$@\"";
     let mut load = Command::new("sh");
     load.args(["-c", script, "sh"]).arg(&scope).arg(LOCKPROF);
-    load.args(["storm", "--no-measure", "--concurrency", "8", "--pollers", "2", "--duration", "3s"]);
+    load.args([
+        "storm",
+        "--no-measure",
+        "--concurrency",
+        "8",
+        "--pollers",
+        "2",
+        "--duration",
+        "3s",
+    ]);
     assert!(load.stdout(Stdio::null()).status().expect("sh runs").success(), "the storm failed");
 
-    let waited =
-        format!("lockprof_container_lock_waiter_seconds_total{{lock=\"namespace_sem\",container=\"{CONTAINER}\"}}");
+    let waited = format!(
+        "lockprof_container_lock_waiter_seconds_total{{lock=\"namespace_sem\",container=\"{CONTAINER}\"}}"
+    );
     let known = format!(
         "lockprof_container_info{{container=\"{CONTAINER}\",manager=\"containerd\",pod_uid=\"{POD}\"}}"
     );
@@ -180,16 +198,23 @@ fn the_pod_measures_waits_and_names_containers() {
     assert_eq!(status, 200, "{metrics}");
     assert!(value(&metrics, &known) == Some(1.0), "the container has no name: {}", named(&metrics));
     assert!(value(&metrics, &waited).is_some_and(|s| s > 0.0), "{waited}: {}", named(&metrics));
-    let of_calls = metrics.lines().any(|l| l.starts_with("lockprof_mount_syscall_duration_seconds_count"));
+    let of_calls =
+        metrics.lines().any(|l| l.starts_with("lockprof_mount_syscall_duration_seconds_count"));
     assert!(of_calls, "no mount call was seen: {}", running.said());
 
+    let refused = get(running.pid, port, "/metrics", None).expect("it answers");
+    assert_eq!(refused.0, 401, "without credentials: {}", refused.1);
+
     kill_process(running.pid, Signal::TERM).expect("it runs");
-    let mut running = running;
     let ended = running.runtime.wait().expect("it ends");
     assert!(ended.success(), "{ended}: {}", running.said());
 }
 
 /// What a failure is about.
 fn named(metrics: &str) -> String {
-    metrics.lines().filter(|line| line.contains("lockprof_container_")).collect::<Vec<_>>().join("\n")
+    metrics
+        .lines()
+        .filter(|line| line.contains("lockprof_container_"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -50,7 +50,11 @@ fn the_manifest_fits_the_schema_that_kubernetes_publishes() {
         ("a field that is not there", "hostPID: true", "hostPids: true"),
         ("a number that is text", "value: 1000000", "value: high"),
         ("a list that is none", "drop: [ALL]", "drop: ALL"),
-        ("a field that is missing", "          image: registry.example.com/lockprof:0.1.0\n          args", "          arg"),
+        (
+            "a field that is missing",
+            "          image: registry.example.com/lockprof:0.1.0\n          args",
+            "          arg",
+        ),
     ];
     for (what, is, would_be) in wrong {
         let text = manifest::read(DAEMONSET);
