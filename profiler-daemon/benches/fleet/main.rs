@@ -82,15 +82,16 @@ fn main() {
     println!("{}", page::series());
     println!(
         "### {hosts} hosts\n\n\
-         Scraped every {INTERVAL} for {seconds} s by {}, on {} CPUs that the simulation had a share of.\n\n{}",
+         As many of each recorded host, scraped every {INTERVAL} for {seconds} s by {}, which had {} CPUs together \
+         with the simulation.\n\n{}",
         version(),
         std::thread::available_parallelism().map_or(0, usize::from),
         page::loads(&classic, &native)
     );
     println!(
         "### Queries of the dashboards\n\n\
-         Over five minutes at a step of a second, `host.json` about the host with the most load; classic histograms.\
-         \n\n{}",
+         Classic histograms; ranges are of five minutes at a step of a second, `host.json` is about the host with \
+         the most load.\n\n{}",
         page::queries(&asked)
     );
 }

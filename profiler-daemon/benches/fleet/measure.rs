@@ -33,8 +33,6 @@ pub(crate) struct Load {
     pub(crate) heap: f64,
     /// CPUs, over all of its life.
     pub(crate) cpus: f64,
-    /// Bytes of the write-ahead log.
-    pub(crate) wal: f64,
     /// Durations of scrapes, in seconds: median, 99th percentile, longest.
     pub(crate) scrape: [f64; 3],
     /// Groups of rules with the time that their last evaluation took, in seconds.
@@ -79,7 +77,6 @@ impl Load {
             resident: own["process_resident_memory_bytes"],
             heap: own["go_memstats_heap_inuse_bytes"],
             cpus: own["process_cpu_seconds_total"] / age.as_secs_f64(),
-            wal: own["prometheus_tsdb_wal_storage_size_bytes"],
             scrape: [0.5, 0.99, 1.0]
                 .map(|q| one(&format!("quantile({q}, scrape_duration_seconds)"))),
             groups: groups

@@ -27,8 +27,8 @@ pub(crate) fn series() -> String {
     }
     let _ = writeln!(
         page,
-        "\nAs it comes out for recorded hosts: when lockprof has started, after a storm, and when every label has \
-             every value that it can have (`at most`; errors and file systems as after the storm). A Prometheus adds \
+        "\nAs it comes out for the recorded hosts, after a storm, and when every label has every value that it can \
+         have (`at most`; errors and file systems as after the storm). A Prometheus adds \
          {OF_TARGET} series for each target. Bytes are of one scrape, which is not compressed.\n\n\
          | recorded host | NUMA nodes | locks | series, classic | at most | series, native | at most | \
          text | OpenMetrics | protobuf |\n\
@@ -96,7 +96,6 @@ pub(crate) fn loads(classic: &Load, native: &Load) -> String {
         format!("{:.1} KiB", l.resident / l.head_series / 1024.0)
     });
     row("CPUs used", &|l| format!("{:.2}", l.cpus));
-    row("write-ahead log", &|l| mib(l.wal));
     row("scrape, median", &|l| ms(l.scrape[0]));
     row("scrape, 99th percentile", &|l| ms(l.scrape[1]));
     row("scrape, longest", &|l| ms(l.scrape[2]));

@@ -332,9 +332,3 @@ impl Shape {
 fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> u64 {
     values.collect::<BTreeSet<_>>().len() as u64
 }
-
-/// Samples in an exposition as text.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the tests, which count"))]
-pub(crate) fn samples(text: &str) -> u64 {
-    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count() as u64
-}

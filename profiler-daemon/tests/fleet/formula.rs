@@ -13,7 +13,7 @@ use crate::common;
 use crate::daemon::daemon;
 use crate::hosts::{Recording, fleet};
 use crate::needs_bpf;
-use crate::shape::{Histograms, Shape, TERMS, samples};
+use crate::shape::{Histograms, Shape, TERMS};
 
 /// With every figure about the process, as the formula has it.
 const PROCESS: Process = Process {
@@ -28,6 +28,11 @@ const PROCESS: Process = Process {
 fn exposed(snapshot: &Snapshot, containers: &Arc<ContainerTimes>, format: Format) -> Vec<u8> {
     let (snapshot, since) = (Arc::new(snapshot.clone()), SystemTime::now());
     render(snapshot, containers.clone(), since, PROCESS, format).expect("it renders")
+}
+
+/// Samples in an exposition as text.
+fn samples(text: &str) -> u64 {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count() as u64
 }
 
 fn samples_of(snapshot: &Snapshot, containers: &Arc<ContainerTimes>) -> u64 {
