@@ -10,8 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lockprof::serve::{Health, SnapshotSource};
-use lockprof::snapshot::containers::ContainerTimes;
+use lockprof::serve::Process;
 use lockprof::snapshot::{Charge, Histogram, Snapshot, Times};
 use profiler_common::histogram::{BUCKETS, bucket_of_upper_ns};
 
@@ -97,6 +96,29 @@ pub(crate) fn fleet(count: usize, worst: usize, seed: u64) -> Vec<Arc<Host>> {
 }
 
 impl Host {
+    /// Totals at this moment.
+    pub(crate) fn now(&self) -> Snapshot {
+        self.totals(self.began.elapsed())
+    }
+
+    /// When its counters began.
+    pub(crate) fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// What its daemon uses: made up, but for the time that goes by.
+    pub(crate) fn process(&self) -> Process {
+        let began = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Process {
+            cpu_seconds: Some(self.began.elapsed().as_secs_f64() * 0.002),
+            resident_bytes: Some(24 << 20),
+            virtual_bytes: Some(180 << 20),
+            open_fds: Some(80),
+            max_fds: Some(65_536),
+            start_seconds: Some(began.as_secs_f64()),
+        }
+    }
+
     /// Totals so long after the start.
     pub(crate) fn totals(&self, after: Duration) -> Snapshot {
         let Recording { totals, window, .. } = &*self.recording;
@@ -237,20 +259,6 @@ impl Host {
     /// of it to one and a half times.
     fn share(&self, what: &str) -> f64 {
         0.5 + fraction(hash(self.seed, what))
-    }
-}
-
-impl SnapshotSource for Host {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::new(self.totals(self.began.elapsed()))
-    }
-
-    fn with_containers(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>) {
-        (self.snapshot(), Arc::default())
-    }
-
-    fn health(&self) -> Health {
-        Health { since: self.since, since_tick: Duration::ZERO, attached: true }
     }
 }
 

@@ -1,30 +1,58 @@
 //! One server for all hosts, each under a path of its own, and the scrape
 //! configuration that tells them apart.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use lockprof::serve;
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use lockprof::serve::{Format, render};
 
 use crate::files;
 use crate::hosts::Host;
 
+/// Hosts by name.
+type Fleet = Arc<BTreeMap<String, Arc<Host>>>;
+
 /// Serves the hosts until it is dropped.
 pub(crate) struct Targets {
-    /// Where.
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     names: Vec<String>,
     _runtime: tokio::runtime::Runtime,
 }
 
+/// What a daemon on the host would expose, by the daemon's own code.
+async fn metrics(
+    State(fleet): State<Fleet>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(host) = fleet.get(&name) else {
+        return (StatusCode::NOT_FOUND, format!("no host {name}\n")).into_response();
+    };
+    // What a Prometheus asks for first: protobuf where it takes native histograms.
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let protobuf = accept.starts_with("application/vnd.google.protobuf");
+    let format = if protobuf { Format::Protobuf } else { Format::OpenMetrics };
+    let containers = Arc::default();
+    match render(Arc::new(host.now()), containers, host.since(), host.process(), format) {
+        Ok(body) => ([(CONTENT_TYPE, format.content_type())], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
 impl Targets {
-    /// Serves what a daemon on each host would, by the daemon's own code.
+    /// Serves each host under `/NAME/metrics`.
     pub(crate) fn serve(hosts: &[Arc<Host>]) -> Self {
-        let router = hosts.iter().fold(Router::new(), |router, host| {
-            router.nest(&format!("/{}", host.name), serve::router(host.clone()))
-        });
+        let names: Vec<_> = hosts.iter().map(|host| host.name.clone()).collect();
+        let fleet: Fleet = Arc::new(names.iter().cloned().zip(hosts.iter().cloned()).collect());
+        let router = Router::new().route("/{host}/metrics", get(metrics)).with_state(fleet);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -34,7 +62,6 @@ impl Targets {
             runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         runtime.spawn(async move { axum::serve(listener, router).await });
-        let names = hosts.iter().map(|host| host.name.clone()).collect();
         Self { address, names, _runtime: runtime }
     }
 
