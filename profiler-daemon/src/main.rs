@@ -12,6 +12,7 @@ use lockprof::cli::args::{AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, Sta
 use lockprof::cli::storm::StormArgs;
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
 use lockprof::commands::{self, logging};
+use lockprof::serve::Passed;
 use lockprof::storm;
 
 fn main() -> ExitCode {
@@ -47,8 +48,9 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitStatus> {
     let load = || Ok(Settings::load(args)?);
     let settings = load()?;
     logging::init(settings.log);
-    commands::daemon::run(settings, load)?;
-    Ok(ExitStatus::Success)
+    // SAFETY: nothing has started a thread yet, or opened what it was passed.
+    let passed = unsafe { Passed::take()? };
+    commands::daemon::run(settings, passed, load)
 }
 
 /// The exit code is that of the measured command, if there is one.

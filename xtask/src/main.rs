@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod debian_root;
 mod demo;
 mod fleet;
 mod process;
@@ -47,6 +48,9 @@ enum Verb {
     /// First process of a virtual machine
     #[command(hide = true)]
     VmInit,
+    /// Runs the steps of a virtual machine that systemd has booted
+    #[command(hide = true)]
+    VmSteps,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Fleet(arguments) => fleet::run(&arguments),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
+        Verb::VmSteps => vm::init::steps(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -19,6 +19,17 @@ pub(crate) fn scratch() -> PathBuf {
     workspace().join("target/xtask")
 }
 
+/// Where lockprof keeps what takes long to get and outlives a source tree:
+/// `$XDG_CACHE_HOME/lockprof`, or `~/.cache/lockprof`, or, where there is no home,
+/// `target/cache`.
+pub(crate) fn cache() -> PathBuf {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let xdg = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    xdg.or_else(home)
+        .map_or_else(|| workspace().join("target/cache"), |folder| folder.join("lockprof"))
+}
+
 /// The cargo that runs xtask, in the workspace root, with none of the
 /// variables that it sets for xtask.
 pub(crate) fn cargo() -> Command {

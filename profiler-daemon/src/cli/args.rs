@@ -17,7 +17,8 @@ Exit status:
   0  fine
   1  failed
   2  wrong arguments or configuration
-  3  this kernel or these privileges do not allow it; the message says what is missing";
+  3  this kernel or these privileges do not allow it; the message says what is missing
+  75 the daemon has to be started anew: a reload needs privileges that it gave up";
 
 /// Which kernel lock makes mounts wait, how long, on which NUMA node, and
 /// through which call
@@ -46,7 +47,8 @@ Examples:
   lockprof daemon --listen 127.0.0.1:9800 --log-format json
   lockprof daemon --config ./lockprof.toml --lock sb_lock
 
-SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it.")]
+SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it. A listening
+socket that systemd passes (lockprof.socket) takes the place of --listen.")]
     Daemon(DaemonArgs),
     /// Show live which lock, who waits, and who makes them wait
     #[command(after_help = "\
@@ -126,6 +128,10 @@ pub struct DaemonArgs {
     /// Least severe log lines to write [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// Give up all capabilities that running does not need, once everything is attached. A reload
+    /// that needs them again ends the daemon with status 75, to be started anew
+    #[arg(long)]
+    pub drop_privileges: bool,
     /// Which locks.
     #[command(flatten)]
     pub locks: LockArgs,

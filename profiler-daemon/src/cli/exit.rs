@@ -6,6 +6,7 @@ use super::config::ConfigErrors;
 use crate::hooks::LoadError;
 use crate::locks::choices::ChoiceError;
 use crate::locks::resolve::NothingToWatch;
+use crate::serve::ActivationError;
 use crate::storm::StormError;
 use crate::top::TopError;
 
@@ -22,6 +23,9 @@ pub enum ExitStatus {
     /// This kernel or these privileges do not allow it; the message names the
     /// missing piece.
     Refused = 3,
+    /// It has to be started anew, with the settings that it was told to take
+    /// (`EX_TEMPFAIL` of sysexits.h).
+    StartAnew = 75,
 }
 
 impl ExitStatus {
@@ -31,6 +35,7 @@ impl ExitStatus {
         for cause in error.chain() {
             let wrong = cause.is::<ConfigErrors>()
                 || cause.is::<ChoiceError>()
+                || cause.is::<ActivationError>()
                 || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage)
                 || cause.downcast_ref::<TopError>().is_some_and(TopError::is_usage);
             if wrong {

@@ -40,6 +40,8 @@ pub struct Settings {
     pub sampling_hz: u32,
     /// Most containers with series of their own in metrics; 0 for none.
     pub containers: u32,
+    /// Whether the daemon gives up privileges once everything is attached.
+    pub drop_privileges: bool,
 }
 
 /// What to log, and how.
@@ -89,6 +91,7 @@ impl Default for Settings {
             attribution: Wanted::default(),
             sampling_hz: 99,
             containers: 0,
+            drop_privileges: false,
         }
     }
 }
@@ -106,6 +109,7 @@ impl Settings {
         settings.listen = args.listen.unwrap_or(settings.listen);
         settings.log.format = args.log_format.unwrap_or(settings.log.format);
         settings.log.level = args.log_level.unwrap_or(settings.log.level);
+        settings.drop_privileges |= args.drop_privileges;
         settings.apply(&args.locks, &args.hooks, &args.assume)?;
         Ok(settings)
     }

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod limits;
 pub mod logging;
+pub mod needs;
 mod redact;
 pub mod session;
 pub mod stat;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 
 use super::limits::{self, DataSymbols, Limit};
+use super::needs::Needs;
 use super::redact::without_addresses;
 use crate::cli::Settings;
 use crate::hooks::attribution::Wanted;
 use crate::hooks::samples::{SampledFunctions, Sampling};
-use crate::hooks::{Abilities, Programs, Sizes, WatchList, object};
+use crate::hooks::{Abilities, Programs, Sizes, TaskIter, WatchList, object};
 use crate::kernel::capabilities::Capabilities;
 use crate::kernel::fields::Fields;
 use crate::kernel::topology::{Topology, kernel_release, online_cpus};
@@ -44,20 +45,35 @@ pub struct Session {
     since: SystemTime,
 }
 
-impl Session {
+/// Attached programs, before any thread works on what they book: one that gives up
+/// privileges in between has none that keeps them.
+pub struct Attached {
+    reader: Reader,
+    task_iter: Option<TaskIter>,
+    mounts_interval: Option<Duration>,
+    programs: Programs,
+    cgroups: Option<Arc<Cgroups>>,
+    watch: WatchList,
+    limits: Vec<Limit>,
+    since: SystemTime,
+}
+
+impl Attached {
     /// Resolves the locks, loads and attaches the programs.
     ///
     /// # Errors
     ///
     /// The kernel or the privileges do not allow it, no lock resolves, or the
     /// locks cannot be watched together.
-    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let facts = gather(settings)?;
         for resolution in &facts.resolutions {
             if let Ok(lock) = &resolution.outcome {
                 tracing::debug!(lock = lock.name, symbol = lock.symbol, method = %lock.method, "resolved");
             }
         }
+        // Before the first event: a counter is never older than its created timestamp.
+        let since = SystemTime::now();
         let (mut programs, watch) = attach(settings, &facts)?;
         for hook in programs.hooks() {
             for (backend, why) in &hook.refused {
@@ -71,25 +87,59 @@ impl Session {
             resolved: facts.resolutions.iter().map(record).collect(),
             cgroups: facts.cgroups.as_ref().ok().cloned(),
         };
-        let mut reader = Reader::new(&programs, &watch, subject)?;
-        if let (Some(iter), Some(interval)) = (programs.take_task_iter(), settings.mounts_interval)
-        {
+        let reader = Reader::new(&programs, &watch, subject)?;
+        let task_iter = programs.take_task_iter();
+        let cgroups = facts.cgroups.as_ref().ok().cloned();
+        drop(facts);
+        give_back_memory();
+        let mounts_interval = settings.mounts_interval;
+        Ok(Self { reader, task_iter, mounts_interval, programs, cgroups, watch, limits, since })
+    }
+
+    /// What its running needs, found by trying.
+    ///
+    /// # Errors
+    ///
+    /// See [`Needs::find`].
+    pub fn needs(&mut self) -> anyhow::Result<Needs> {
+        let task_iter = self.task_iter.as_mut().filter(|_| self.mounts_interval.is_some());
+        Needs::find(task_iter, &self.programs, self.cgroups.as_deref())
+    }
+
+    /// Starts the threads that look up names and count mounts.
+    ///
+    /// # Errors
+    ///
+    /// The system has no room for them.
+    pub fn start(self) -> anyhow::Result<Session> {
+        let Self { mut reader, task_iter, mounts_interval, programs, watch, limits, since, .. } =
+            self;
+        if let (Some(iter), Some(interval)) = (task_iter, mounts_interval) {
             reader.count_mount_tables(iter, interval);
         }
         let charges = reader.charges();
         let keeper = charges.clone().map(Keeper::start).transpose();
         let keeper = keeper.context("failed to start the thread that looks up names")?;
-        drop(facts);
-        give_back_memory();
-        Ok(Self {
+        Ok(Session {
             _keeper: keeper,
             charges,
             reading: Mutex::new(Reading { reader, latest: None }),
             programs,
             watch,
             limits,
-            since: SystemTime::now(),
+            since,
         })
+    }
+}
+
+impl Session {
+    /// Attaches and starts at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attached::new`] and [`Attached::start`].
+    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        Attached::new(settings)?.start()
     }
 
     /// Totals since the programs were attached, at most 50 ms old.

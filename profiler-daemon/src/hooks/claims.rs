@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use profiler_common::layout::maps::CLAIMS;
 
 use super::LoadError;
@@ -24,6 +24,18 @@ impl Claims {
         let data = MapData::from_fd(fd).map_err(|error| failed(chain(&error)))?;
         let map = HashMap::try_from(Map::HashMap(data)).map_err(|error| failed(chain(&error)))?;
         Ok(Some(Self(RefCell::new(map))))
+    }
+
+    /// Whether the kernel lets this thread free words.
+    pub fn may_remove(&self) -> bool {
+        // There is no word with this number.
+        match self.0.borrow_mut().remove(&u32::MAX) {
+            Ok(()) | Err(MapError::KeyNotFound) => true,
+            Err(MapError::SyscallError(error)) => {
+                error.io_error.kind() == std::io::ErrorKind::NotFound
+            }
+            Err(_) => false,
+        }
     }
 
     /// The word with this number was freed from user space.

@@ -82,6 +82,11 @@ impl TaskIter {
         Ok(bytes.chunks_exact(size_of::<MountTask>()).map(record).collect())
     }
 
+    /// Whether the kernel lets this thread begin a walk.
+    pub fn may_walk(&mut self) -> bool {
+        self.open().is_ok()
+    }
+
     fn open(&mut self) -> Result<File, String> {
         let program: &mut Iter = find(&mut self.ebpf, PROGRAM)?;
         let link = program.attach().and_then(|id| program.take_link(id));

@@ -2,12 +2,15 @@
 //!
 //! In: addresses, and `/proc/kallsyms`. Out: `function+0xoffset`. Addresses that
 //! are not known yet are looked up together, in one pass over the file, away from
-//! whoever shows them; what was looked up is kept.
+//! whoever shows them; what was looked up is kept. The file stays open: whether it
+//! shows addresses is decided by the privileges of whoever opened it
+//! (`kallsyms_open` in kernel/kallsyms.c, Linux 5.8), so that it can be read after
+//! they were given up.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::sync::{PoisonError, RwLock};
+use std::io::{BufRead, BufReader, Seek as _};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::kallsyms::{KALLSYMS, KallsymsError, parse};
 
@@ -18,9 +21,18 @@ const CAPACITY: usize = 8192;
 #[derive(Debug, Default)]
 pub struct StackNames {
     names: RwLock<HashMap<u64, Box<str>>>,
+    /// Opened before it is needed.
+    table: Option<Mutex<File>>,
 }
 
 impl StackNames {
+    /// Names of the running kernel's functions, by what this thread may see now.
+    pub fn of_running_kernel() -> Self {
+        // One that cannot be opened is tried again, and reported, when names are
+        // wanted.
+        Self { table: File::open(KALLSYMS).ok().map(Mutex::new), ..Self::default() }
+    }
+
     /// Name of the function at `address`, with the offset; `None` until it was
     /// looked up.
     pub fn get(&self, address: u64) -> Option<Box<str>> {
@@ -33,7 +45,14 @@ impl StackNames {
     ///
     /// `/proc/kallsyms` cannot be read, or hides addresses.
     pub fn look_up(&self, addresses: impl IntoIterator<Item = u64>) -> Result<(), KallsymsError> {
-        self.look_up_in(addresses, || File::open(KALLSYMS).map(BufReader::new))
+        let Some(table) = &self.table else {
+            return self.look_up_in(addresses, || File::open(KALLSYMS).map(BufReader::new));
+        };
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look_up_in(addresses, || {
+            table.rewind()?;
+            Ok(BufReader::new(&mut *table))
+        })
     }
 
     /// The same in a table of that format.

@@ -9,6 +9,7 @@
 //! generated from the same declarations. No output of this room holds a kernel
 //! address, because the snapshot holds none.
 
+mod activation;
 mod buckets;
 mod exposition;
 mod http;
@@ -25,6 +26,7 @@ mod reference;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use self::activation::{ActivationError, Passed};
 pub use self::exposition::{Format, RenderError, render};
 pub use self::http::{STALE_AFTER, router};
 pub use self::listen::{BindError, MAX_CONNECTIONS, bind, serve};

@@ -93,6 +93,13 @@ impl Cgroups {
         &self.hierarchy
     }
 
+    /// Whether the kernel tells this thread a cgroup by its id, which takes
+    /// `CAP_DAC_READ_SEARCH`.
+    pub fn may_ask_by_id(&self) -> bool {
+        let Ok(root) = rustix::fs::fstat(&self.root) else { return false };
+        self.handles && handle::exists(self.root.as_fd(), root.st_ino) == Some(true)
+    }
+
     /// How many are in the cache.
     pub fn len(&self) -> usize {
         self.read().len()

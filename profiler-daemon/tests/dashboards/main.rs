@@ -11,6 +11,7 @@ mod expressions;
 mod files;
 mod histograms;
 mod labels;
+mod packaged;
 mod prometheus;
 mod proof;
 mod rules;

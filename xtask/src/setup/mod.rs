@@ -7,7 +7,7 @@
 //! understands the compiler.
 
 mod apt;
-mod distro;
+pub(crate) mod distro;
 mod linker;
 mod needs;
 mod survey;

@@ -37,11 +37,15 @@ pub(crate) enum Tool {
     Qemu,
     /// A terminal with real keys.
     Tmux,
+    /// Makes the Debian roots that the package is tried in.
+    Mmdebstrap,
+    /// Checks the package.
+    Lintian,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Runc,
         Self::Crun,
         Self::Busybox,
@@ -50,7 +54,14 @@ impl Tool {
         Self::Bpftool,
         Self::Qemu,
         Self::Tmux,
+        Self::Mmdebstrap,
+        Self::Lintian,
     ];
+
+    /// Whether it is of use only on Debian and its kin.
+    pub(crate) const fn debian_only(self) -> bool {
+        matches!(self, Self::Mmdebstrap | Self::Lintian)
+    }
 
     /// The command.
     pub(crate) const fn command(self) -> &'static str {
@@ -63,6 +74,8 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Qemu => "qemu-system-x86_64",
             Self::Tmux => "tmux",
+            Self::Mmdebstrap => "mmdebstrap",
+            Self::Lintian => "lintian",
         }
     }
 }
@@ -152,25 +165,32 @@ mod tests {
         needs
     }
 
+    fn everything_elsewhere() -> Vec<Need> {
+        let mut needs = everything();
+        needs.retain(|need| !matches!(need, Need::Tool(tool) if tool.debian_only()));
+        needs
+    }
+
     #[test]
     fn debian_gets_the_exact_package_names() {
         assert_eq!(
             packages(&everything(), &Family::Debian).join(" "),
             "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
-             zlib1g-dev runc crun busybox-static prometheus strace bpftool qemu-system-x86 tmux"
+             zlib1g-dev runc crun busybox-static prometheus strace bpftool qemu-system-x86 tmux \
+             mmdebstrap lintian"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }
 
     #[test]
     fn fedora_and_arch_take_the_compiler_from_rustup() {
-        let fedora = request(&everything(), &Family::Fedora);
+        let fedora = request(&everything_elsewhere(), &Family::Fedora);
         assert!(fedora.contains(
             "sudo dnf install llvm-devel libzstd-devel zlib-devel runc crun busybox \
              golang-github-prometheus strace bpftool qemu-system-x86-core tmux\n"
         ));
         assert!(fedora.contains("\n    rustup toolchain install nightly --component rust-src\n"));
-        let arch = request(&everything(), &Family::Arch);
+        let arch = request(&everything_elsewhere(), &Family::Arch);
         assert!(arch.contains(
             "sudo pacman -S --needed llvm zstd zlib runc crun busybox prometheus strace bpf qemu-system-x86 tmux\n"
         ));

@@ -164,6 +164,9 @@ fn has_tool(tool: Tool) -> bool {
     if tool == Tool::Qemu && !cfg!(target_arch = "x86_64") {
         return true;
     }
+    if tool.debian_only() && !Path::new("/etc/debian_version").is_file() {
+        return true;
+    }
     let Some(file) = shell::find(tool.command()) else { return false };
     // The container has no dynamic loader.
     tool != Tool::Busybox || fs::read(file).is_ok_and(|elf| is_static(&elf))

@@ -346,6 +346,7 @@ impl Built {
             files,
             folders: vec![package],
             modules,
+            root: None,
         }
     }
 }

@@ -55,7 +55,7 @@ const FILES: &[File] = &[
     File { name: "runtimes", threads: &[Threads::Single], usual: Usual::Middle },
     File { name: "strategies", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "samples", threads: &[Threads::Single], usual: Usual::Each },
-    File { name: "path_walks", threads: &[Threads::Multi], usual: Usual::Each },
+    File { name: "path_walks", threads: &[Threads::Multi], usual: Usual::Middle },
     File { name: "stat", threads: &[Threads::Multi], usual: Usual::Each },
 ];
 

@@ -9,6 +9,7 @@ mod count;
 mod guests;
 mod kernels_page;
 mod matrix;
+mod readme;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -73,6 +74,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if counts.failed > 0 {
             failed.push(step.name.to_owned());
         }
+        total.add(counts);
+    }
+    if arguments.guests.is_empty() {
+        println!("== the commands of README.md, on this machine");
+        let counts = readme::run()?;
+        if counts.failed > 0 {
+            failed.push("README.md".to_owned());
+        }
+        println!("   {} passed, {} failed", counts.passed, counts.failed);
         total.add(counts);
     }
     println!("== integration tests on other kernels, in virtual machines");

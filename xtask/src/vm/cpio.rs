@@ -2,8 +2,8 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 //!
 //! Written here and not by cpio(1), so that files need not exist in a folder of
-//! their own first, and neither root nor a tool is needed: every entry belongs
-//! to root in the guest, whoever writes it.
+//! their own first, and neither root nor a tool is needed: an entry belongs to
+//! root in the guest, whoever writes it, or to whom it is said to belong.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,6 +21,21 @@ enum Entry {
     Copy(PathBuf),
     Text(Vec<u8>),
     Link(String),
+    /// As it is, owner and all.
+    Whole(Whole),
+}
+
+/// What is at a path, with the owner and the permissions that it has there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    /// Kind and permissions, as in `st_mode`.
+    pub(crate) mode: u32,
+    /// Owner.
+    pub(crate) user: u32,
+    /// Group.
+    pub(crate) group: u32,
+    /// Of a file, or where a link leads.
+    pub(crate) content: Vec<u8>,
 }
 
 /// An archive in the making. Paths are absolute, those of the guest.
@@ -54,6 +69,35 @@ impl Archive {
         self.put(path.as_ref(), Entry::Link(to.into()));
     }
 
+    /// This file, folder or link, in place of what was at the path.
+    pub(crate) fn whole(&mut self, path: impl AsRef<Path>, whole: Whole) {
+        self.put(path.as_ref(), Entry::Whole(whole));
+    }
+
+    /// What [`Self::whole`] put at `from`, at `to` as well.
+    ///
+    /// # Errors
+    /// When there is nothing of that kind.
+    pub(crate) fn duplicate(&mut self, from: &Path, to: &Path) -> Result<()> {
+        match self.entries.get(from) {
+            Some(entry @ Entry::Whole(_)) => {
+                let entry = entry.clone();
+                self.put(to, entry);
+                Ok(())
+            }
+            _ => bail!("{} is a hard link to {}, which is not there", to.display(), from.display()),
+        }
+    }
+
+    /// What [`Self::whole`] put at this path.
+    #[cfg(test)]
+    pub(crate) fn whole_at(&self, path: impl AsRef<Path>) -> Option<&Whole> {
+        match self.entries.get(path.as_ref())? {
+            Entry::Whole(whole) => Some(whole),
+            _ => None,
+        }
+    }
+
     /// Whether something is at this path.
     pub(crate) fn has(&self, path: impl AsRef<Path>) -> bool {
         self.entries.contains_key(path.as_ref())
@@ -78,9 +122,12 @@ impl Archive {
             let name = name.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
             let inode = u32::try_from(index + 1).context("too many files")?;
             match entry {
-                Entry::Folder => record(out, inode, 0o040_755, name, &[]),
-                Entry::Text(content) => record(out, inode, 0o100_644, name, content),
-                Entry::Link(to) => record(out, inode, 0o120_777, name, to.as_bytes()),
+                Entry::Folder => record(out, inode, 0o040_755, ROOT, name, &[]),
+                Entry::Text(content) => record(out, inode, 0o100_644, ROOT, name, content),
+                Entry::Link(to) => record(out, inode, 0o120_777, ROOT, name, to.as_bytes()),
+                Entry::Whole(Whole { mode, user, group, content }) => {
+                    record(out, inode, *mode, (*user, *group), name, content)
+                }
                 Entry::Copy(from) => {
                     let read = || -> io::Result<(Vec<u8>, u32)> {
                         let mode = File::open(from)?.metadata()?.permissions().mode();
@@ -92,20 +139,26 @@ impl Archive {
                         bail!("{} is larger than an initramfs allows", from.display());
                     }
                     // A build folder may be closed to others; root does not mind.
-                    record(out, inode, 0o100_444 | (mode & 0o111), name, &content)
+                    record(out, inode, 0o100_444 | (mode & 0o111), ROOT, name, &content)
                 }
             }
             .context("failed to write the initramfs")?;
         }
-        record(out, 0, 0, "TRAILER!!!", &[]).context("failed to write the initramfs")
+        record(out, 0, 0, ROOT, "TRAILER!!!", &[]).context("failed to write the initramfs")
     }
 }
+
+/// User and group.
+type Owner = (u32, u32);
+
+const ROOT: Owner = (0, 0);
 
 /// One header, name and content, each padded to four bytes.
 fn record(
     out: &mut impl Write,
     inode: u32,
     mode: u32,
+    owner: Owner,
     name: &str,
     content: &[u8],
 ) -> io::Result<()> {
@@ -115,7 +168,8 @@ fn record(
     let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
     // inode, mode, uid, gid, links, mtime, size, device (two words), device of a
     // node (two words), length of the name, checksum (of another format).
-    let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
+    let (user, group) = owner;
+    let fields = [inode, mode, user, group, links, 0, size, 0, 0, 0, 0, name_size, 0];
     let mut head = String::from("070701");
     for field in fields {
         use std::fmt::Write as _;
@@ -191,6 +245,21 @@ mod tests {
         assert_eq!(records[0].1, 0o040_755);
         assert_eq!(records[1].1, 0o100_555);
         assert!(records[1].2.starts_with(b"\x7fELF"));
+    }
+
+    #[test]
+    fn what_is_given_whole_keeps_owner_and_permissions() {
+        let mut archive = Archive::default();
+        let shadow =
+            Whole { mode: 0o100_640, user: 7, group: 42, content: b"root:*:0:::::".to_vec() };
+        archive.whole("/etc/shadow", shadow);
+        let mut bytes = Vec::new();
+        archive.write(&mut bytes).unwrap();
+        let (name, mode, content) = read(&bytes).swap_remove(1);
+        assert_eq!((&name[..], mode, &content[..]), ("etc/shadow", 0o100_640, &b"root:*:0:::::"[..]));
+        // The third and fourth field of the second header: the first is the folder's.
+        let second = (110 + "etc\0".len()).next_multiple_of(4);
+        assert_eq!(&bytes[second + 22..second + 38], b"000000070000002A");
     }
 
     #[test]

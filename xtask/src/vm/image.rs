@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::cpio::Archive;
+use super::debian::{self, Root};
 use super::plan::{INIT, MODULES, PLAN, Plan};
 use crate::shell;
 
@@ -26,6 +27,8 @@ pub(crate) struct Contents {
     pub(crate) folders: Vec<PathBuf>,
     /// Kernel modules that are loaded before the first step.
     pub(crate) modules: Vec<PathBuf>,
+    /// A whole Debian in place of all this but the modules.
+    pub(crate) root: Option<Root>,
 }
 
 /// Folders that things are mounted on or that programs expect.
@@ -52,15 +55,9 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
     for folder in FOLDERS {
         archive.folder(folder);
     }
-    for folder in &contents.folders {
-        archive.folder(folder);
-    }
     let init = std::env::current_exe().context("failed to find the running xtask")?;
     archive.copy(INIT, &init);
     archive.text(PLAN, serde_json::to_vec(plan).context("failed to write the plan")?);
-    archive.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
-    archive.text("/etc/group", "root:x:0:\n");
-    busybox(&mut archive)?;
     archive.folder(MODULES);
     for module in &contents.modules {
         if let Some(name) = module.file_name() {
@@ -68,6 +65,27 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
         }
     }
 
+    match &contents.root {
+        // What the init is linked with is in every Debian.
+        Some(root) => debian::add(&mut archive, root)?,
+        None => programs(&mut archive, contents, init)?,
+    }
+
+    let file =
+        File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
+    let mut out = BufWriter::new(file);
+    archive.write(&mut out)?;
+    out.flush().with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// The programs of a guest that has no more of a system than busybox.
+fn programs(archive: &mut Archive, contents: &Contents, init: PathBuf) -> Result<()> {
+    for folder in &contents.folders {
+        archive.folder(folder);
+    }
+    archive.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+    archive.text("/etc/group", "root:x:0:\n");
+    busybox(archive)?;
     let mut programs = vec![init, contents.lockprof.clone()];
     archive.copy(&contents.lockprof, &contents.lockprof);
     archive.link("/bin/lockprof", contents.lockprof.to_string_lossy());
@@ -88,12 +106,7 @@ pub(crate) fn write(path: &Path, contents: &Contents, plan: &Plan) -> Result<()>
             }
         }
     }
-
-    let file =
-        File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
-    let mut out = BufWriter::new(file);
-    archive.write(&mut out)?;
-    out.flush().with_context(|| format!("failed to write {}", path.display()))
+    Ok(())
 }
 
 /// busybox and its names.

@@ -4,9 +4,13 @@
 //! host in frames ([`super::frames`]) what they print and how they end, and
 //! switches the machine off. What goes wrong here is told the same way, and on
 //! the console if even that fails.
+//!
+//! In a guest that is a whole Debian ([`super::debian`]) it makes way for
+//! systemd, which starts it again, as `xtask vm-steps`, for the plan.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -18,6 +22,7 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, wait
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
+use super::debian;
 use super::frames::{self, Kind};
 use super::plan::{MODULES, PATH, PLAN, Plan, Step};
 
@@ -29,7 +34,26 @@ pub(crate) fn run() -> Result<ExitCode> {
     if getpid() != Pid::INIT {
         bail!("vm-init is the first process of a guest of `cargo xtask vm`, and nothing else");
     }
-    let outcome = serve();
+    let outcome = if debian::is_root() {
+        start_systemd()
+    } else {
+        mount_basics().and_then(|()| load_modules()).and_then(|()| {
+            loopback();
+            serve(Others::Killed)
+        })
+    };
+    power_off(outcome)
+}
+
+/// Runs the plan in a machine that systemd has booted; does not return there.
+pub(crate) fn steps() -> Result<ExitCode> {
+    if !debian::is_root() {
+        bail!("vm-steps is run by systemd in a guest of `cargo xtask vm`, and nowhere else");
+    }
+    power_off(serve(Others::Kept))
+}
+
+fn power_off(outcome: Result<()>) -> Result<ExitCode> {
     if let Err(error) = &outcome {
         // The first process's standard error is the console.
         eprintln!("lockprof vm-init: {error:#}");
@@ -40,12 +64,27 @@ pub(crate) fn run() -> Result<ExitCode> {
     outcome.map(|()| ExitCode::FAILURE)
 }
 
-fn serve() -> Result<()> {
-    mount_basics()?;
+/// Becomes systemd.
+fn start_systemd() -> Result<()> {
+    leave_rootfs().context("failed to move the root off the initramfs")?;
     load_modules()?;
+    let error = Command::new(debian::SYSTEMD).arg("--show-status=no").env_clear().exec();
+    Err(error).with_context(|| format!("failed to start {}", debian::SYSTEMD))
+}
+
+/// What becomes of processes other than a step's own when the step has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// There are none but those that steps left behind.
+    Killed,
+    /// The system's.
+    Kept,
+}
+
+fn serve(others: Others) -> Result<()> {
     let port = Port::open()?;
     port.send(Kind::Hello, &fs::read("/proc/sys/kernel/osrelease").unwrap_or_default())?;
-    match run_plan(&port) {
+    match run_plan(&port, others) {
         Ok(status) => port.send(Kind::Verdict, status.to_string().as_bytes())?,
         Err(error) => port.send(Kind::Broken, format!("{error:#}").as_bytes())?,
     }
@@ -151,15 +190,14 @@ impl Port {
 }
 
 /// Runs all steps; the status of the first that failed, or 0.
-fn run_plan(port: &Port) -> Result<i32> {
+fn run_plan(port: &Port, others: Others) -> Result<i32> {
     let text = fs::read_to_string(PLAN).with_context(|| format!("failed to read {PLAN}"))?;
     let plan: Plan =
         serde_json::from_str(&text).with_context(|| format!("failed to parse {PLAN}"))?;
-    loopback();
     let mut verdict = 0;
     for step in &plan.steps {
         port.send(Kind::Begin, step.name.as_bytes())?;
-        let status = run_step(port, step)?;
+        let status = run_step(port, step, others)?;
         if let Some(file) = &plan.collect {
             collect(port, Path::new(file))?;
         }
@@ -191,9 +229,13 @@ fn collect(port: &Port, file: &Path) -> Result<()> {
 }
 
 /// Runs a step to its end; what it leaves running is killed.
-fn run_step(port: &Port, step: &Step) -> Result<i32> {
+fn run_step(port: &Port, step: &Step, others: Others) -> Result<i32> {
     let Some((program, arguments)) = step.command.split_first() else { bail!("an empty command") };
-    let spawned = Command::new(program)
+    let mut command = Command::new(program);
+    if others == Others::Kept {
+        command.process_group(0);
+    }
+    let spawned = command
         .args(arguments)
         .current_dir(&step.folder)
         .env_clear()
@@ -217,10 +259,17 @@ fn run_step(port: &Port, step: &Step) -> Result<i32> {
     thread::scope(|scope| {
         let out = scope.spawn(|| stdout.map_or(Ok(()), |it| port.forward(Kind::Stdout, it)));
         let err = scope.spawn(|| stderr.map_or(Ok(()), |it| port.forward(Kind::Stderr, it)));
-        let status = reap_until(&child)?;
-        // Everything but this process, so that the pipes end and the next step
-        // has the machine for itself. There may be nothing left to kill.
-        let _ = kill_process_group(Pid::INIT, Signal::KILL);
+        let status = match others {
+            Others::Killed => reap_until(&child)?,
+            Others::Kept => exit_status(child.wait().context("failed to wait for a step")?),
+        };
+        // So that the pipes end and the next step has the machine for itself.
+        // There may be nothing left to kill.
+        let _ = match others {
+            // Everything but this process.
+            Others::Killed => kill_process_group(Pid::INIT, Signal::KILL),
+            Others::Kept => kill_process_group(Pid::from_child(&child), Signal::KILL),
+        };
         for thread in [out, err] {
             match thread.join() {
                 Ok(forwarded) => forwarded?,
@@ -229,6 +278,11 @@ fn run_step(port: &Port, step: &Step) -> Result<i32> {
         }
         Ok(status)
     })
+}
+
+/// As shells have it.
+fn exit_status(status: std::process::ExitStatus) -> i32 {
+    status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
 /// Takes note of every process that ends, as the first process must, until

@@ -8,6 +8,7 @@
 
 pub(crate) mod accel;
 mod cpio;
+pub(crate) mod debian;
 mod frames;
 pub(crate) mod image;
 pub(crate) mod init;
@@ -18,18 +19,23 @@ pub(crate) mod run;
 mod watch;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process::Interrupt;
 use crate::{build, setup};
+use debian::Root;
 use frames::Kind;
 use image::Contents;
 use machine::{Machine, Threads};
 use plan::{Plan, Step};
 use run::{Ended, Event, Guest, Outcome};
+
+/// Where the package is that `--deb` names, in the guest.
+const DEB: &str = "/lockprof-vm/lockprof.deb";
 
 /// Lines of the kernel's console that are shown when a run fails.
 const SHOWN: usize = 60;
@@ -60,6 +66,13 @@ pub(crate) struct Arguments {
     /// What runs the machine
     #[arg(long, default_value = "auto")]
     accel: accel::Wish,
+    /// A whole Debian with systemd as the first process, in place of busybox
+    #[arg(long)]
+    systemd: bool,
+    /// A package to install there first; without one, `lockprof` is there by
+    /// itself
+    #[arg(long, value_name = "FILE", requires = "systemd")]
+    deb: Option<PathBuf>,
     /// Show the kernel's console too
     #[arg(long, short)]
     verbose: bool,
@@ -75,7 +88,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let machine = Machine {
         nodes,
         cpus: arguments.cpus.unwrap_or(2 * nodes),
-        memory: arguments.memory.unwrap_or(Machine::usual_memory(nodes)),
+        memory: arguments.memory.unwrap_or(match arguments.systemd {
+            true => Machine::usual_memory(nodes).max(debian::MEMORY),
+            false => Machine::usual_memory(nodes),
+        }),
     };
     machine.check()?;
     let interrupt = Interrupt::watch()?;
@@ -91,9 +107,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         [] => vec!["lockprof".to_owned(), "doctor".to_owned()],
         command => command.to_vec(),
     };
-    let step = Step { name: command.join(" "), command, folder: "/root".into(), ..Step::default() };
-    let plan = Plan { steps: vec![step], collect: None };
-    let contents = Contents { lockprof, modules: kernel.modules.clone(), ..Contents::default() };
+    let step = |command: Vec<String>| Step {
+        name: command.join(" "),
+        command,
+        folder: "/root".into(),
+        ..Step::default()
+    };
+    let mut plan = Plan { steps: vec![step(command)], collect: None };
+    let root = if arguments.systemd { Some(systemd_root(arguments, &lockprof)?) } else { None };
+    if arguments.deb.is_some() {
+        plan.steps.insert(0, step(["dpkg", "-i", DEB].map(str::to_owned).to_vec()));
+    }
+    let contents =
+        Contents { lockprof, modules: kernel.modules.clone(), root, ..Contents::default() };
     let guest = Guest {
         // Several may run at once.
         name: &format!("command-{}", std::process::id()),
@@ -107,6 +133,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     eprintln!("vm: {}, {}", kernel.origin, machine.describe());
     let outcome = run::run(&guest, &interrupt, |event| show(&event, arguments.verbose))?;
     Ok(verdict(&outcome, arguments.verbose))
+}
+
+/// The root of `--systemd`, with the package or the binary in it.
+fn systemd_root(arguments: &Arguments, lockprof: &Path) -> Result<Root> {
+    let file = match &arguments.deb {
+        Some(deb) if !deb.is_file() => bail!("{}, which --deb names, is no file", deb.display()),
+        Some(deb) => (PathBuf::from(DEB), deb.clone()),
+        None => (PathBuf::from("/usr/local/bin/lockprof"), lockprof.to_owned()),
+    };
+    Ok(Root { tarball: PathBuf::from("/tmp/mach/root.tar"), files: vec![file] })
 }
 
 /// Passes on what the command prints. A reader that has gone away is no reason

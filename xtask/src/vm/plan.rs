@@ -36,4 +36,4 @@ pub(crate) struct Step {
 }
 
 /// PATH of the steps.
-pub(crate) const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin";
+pub(crate) const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin";

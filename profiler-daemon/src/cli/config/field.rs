@@ -78,6 +78,11 @@ impl<'a> Field<'a> {
             })
     }
 
+    /// The value as a truth value.
+    pub(super) fn boolean(&self) -> Result<bool, Problems> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong_type("true or false"))
+    }
+
     /// The value as an array of strings, each with where it stands.
     pub(super) fn strings(&self, expected: &str) -> Result<Vec<Field<'a>>, Problems> {
         let array = self.value.get_ref().as_array().ok_or_else(|| self.wrong_type(expected))?;

@@ -79,6 +79,19 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        table: "",
+        name: "drop_privileges",
+        about: "Whether the daemon gives up, once everything is attached, all capabilities that \
+                running does not need. A reload that needs them again then ends it with status \
+                75, to be started anew. As --drop-privileges, which lockprof.service has.",
+        value: "false",
+        is_default: true,
+        read: |settings, field| {
+            settings.drop_privileges = field.boolean()?;
+            Ok(())
+        },
+    },
+    Key {
         table: "log",
         name: "format",
         about: "\"human\", \"json\", or \"auto\": human on a terminal, else json.",

@@ -113,7 +113,7 @@ impl Charges {
             series: series.to_vec(),
             threshold_ns: attribution.slow_ns,
             names,
-            stacks: StackNames::default(),
+            stacks: StackNames::of_running_kernel(),
             evicted: Mutex::default(),
             claims: programs.claims()?.map(Mutex::new),
         }))

@@ -20,10 +20,28 @@ pub(super) struct Archive {
 
 /// Where this machine takes Debian from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mirror {
-    uri: String,
+pub(crate) struct Mirror {
+    /// Of the archive, without the suite.
+    pub(crate) uri: String,
+    /// The suite that the machine takes from there.
+    pub(crate) suite: String,
     /// As apt has it: a file, or nothing for the machine's trusted keys.
     signed_by: Option<String>,
+}
+
+impl Mirror {
+    /// A line of sources.list(5) for the component main of `suite`; `options` as
+    /// `arch=amd64`.
+    pub(crate) fn source(&self, suite: &str, options: &str) -> String {
+        let keys = self.signed_by.clone().or_else(debian_keyring);
+        let keys = keys.map_or_else(String::new, |keys| format!("signed-by={keys}"));
+        let options = format!("{options} {keys}");
+        let options = match options.trim() {
+            "" => String::new(),
+            options => format!(" [{options}]"),
+        };
+        format!("deb{options} {} {suite} main", self.uri)
+    }
 }
 
 /// Suites that a plain source of Debian may name.
@@ -61,10 +79,7 @@ impl Archive {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        let keys = mirror.signed_by.or_else(debian_keyring);
-        let keys = keys.map_or_else(String::new, |keys| format!(" signed-by={keys}"));
-        let source =
-            format!("deb [target=Packages arch=amd64{keys}] {} {suite} main\n", mirror.uri);
+        let source = mirror.source(suite, "target=Packages arch=amd64") + "\n";
         for (name, text) in [("sources.list", source), ("apt.conf", configuration(&this.folder))] {
             let file = this.folder.join(name);
             fs::write(&file, text)
@@ -153,13 +168,16 @@ fn configuration(folder: &Path) -> String {
 }
 
 /// The machine's own source of Debian.
-fn mirror() -> Result<Mirror> {
+///
+/// # Errors
+/// When this machine has no apt or no source of Debian.
+pub(crate) fn mirror() -> Result<Mirror> {
     let targets = output(Command::new("apt-get").args(["indextargets", "Created-By: Packages"]))?;
     said(&targets).context("failed to read this machine's apt sources")?;
     choose_mirror(&String::from_utf8_lossy(&targets.stdout)).ok_or_else(|| {
         anyhow!(
-            "this machine's apt sources have no Debian suite; kernels are taken from the mirror \
-             that they name (for Debian itself https://deb.debian.org/debian, with the keys of \
+            "this machine's apt sources have no Debian suite; kernels and roots are taken from the \
+             mirror that they name (for Debian itself https://deb.debian.org/debian, with the keys of \
              the package debian-archive-keyring)"
         )
     })
@@ -187,6 +205,7 @@ fn choose_mirror(targets: &str) -> Option<Mirror> {
         let suite = field("Release")?;
         (debian && SUITES.contains(&suite) && field("Component") == Some("main")).then(|| Mirror {
             uri: field("Repo-URI").unwrap_or_default().to_owned(),
+            suite: suite.to_owned(),
             signed_by: field("Signed-By").map(str::to_owned),
         })
     })

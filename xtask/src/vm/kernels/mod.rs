@@ -3,11 +3,10 @@
 //!
 //! A series is looked up when it is needed and a week after that, since its
 //! package is replaced by newer ones. The cache is `$LOCKPROF_KERNELS`, or
-//! `$XDG_CACHE_HOME/lockprof/kernels`, or `~/.cache/lockprof/kernels`, or, where
-//! there is no home, `target/kernels`; `SERIES/vmlinuz` in it may be put there
+//! `kernels` in lockprof's cache ([`shell::cache`]); `SERIES/vmlinuz` in it may be put there
 //! by hand as well.
 
-mod apt;
+pub(crate) mod apt;
 mod version;
 
 use std::env;
@@ -189,16 +188,8 @@ fn fresh(file: &Path) -> bool {
 
 /// The folder of the cache.
 fn cache() -> PathBuf {
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(folder) = variable("LOCKPROF_KERNELS") {
-        return folder.into();
-    }
-    let xdg = variable("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    xdg.or_else(home).map_or_else(
-        || shell::workspace().join("target/kernels"),
-        |folder| folder.join("lockprof/kernels"),
-    )
+    let named = env::var_os("LOCKPROF_KERNELS").filter(|value| !value.is_empty());
+    named.map_or_else(|| shell::cache().join("kernels"), PathBuf::from)
 }
 
 #[cfg(test)]
