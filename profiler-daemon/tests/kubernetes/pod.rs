@@ -164,6 +164,10 @@ fn the_pod_measures_waits_and_names_containers() {
     let allowed = manifest::container(&pod)["securityContext"]["capabilities"]["add"].clone();
     let bounding = u64::from_str_radix(&running.status("CapBnd"), 16).expect("a mask");
     assert!(bounding.count_ones() as usize <= manifest::list(&allowed).len(), "{bounding:x}");
+    let permitted = u64::from_str_radix(&running.status("CapPrm"), 16).expect("a mask");
+    for (name, bit) in [("CAP_SYSLOG", 34), ("CAP_PERFMON", 38)] {
+        assert_eq!(permitted & 1 << bit, 0, "it still has {name}: {permitted:x}");
+    }
     assert_eq!(running.status("NoNewPrivs"), "1");
 
     let slice = format!("kubepods-burstable-pod{}.slice", POD.replace('-', "_"));

@@ -256,7 +256,10 @@ mod tests {
         let mut bytes = Vec::new();
         archive.write(&mut bytes).unwrap();
         let (name, mode, content) = read(&bytes).swap_remove(1);
-        assert_eq!((&name[..], mode, &content[..]), ("etc/shadow", 0o100_640, &b"root:*:0:::::"[..]));
+        assert_eq!(
+            (&name[..], mode, &content[..]),
+            ("etc/shadow", 0o100_640, &b"root:*:0:::::"[..])
+        );
         // The third and fourth field of the second header: the first is the folder's.
         let second = (110 + "etc\0".len()).next_multiple_of(4);
         assert_eq!(&bytes[second + 22..second + 38], b"000000070000002A");
