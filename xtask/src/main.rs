@@ -1,5 +1,5 @@
 //! Developer verbs, one module each: `cargo xtask setup`, `build`, `package`, `test`,
-//! `vm`, `demo`, `bench`, `storm`.
+//! `vm`, `demo`, `bench`, `storm`, `fleet`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
 #![expect(clippy::print_stdout, reason = "a developer tool talks on standard output")]
@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod debian_root;
 mod demo;
+mod fleet;
 mod package;
 mod process;
 mod setup;
@@ -41,6 +42,9 @@ enum Verb {
     Bench(bench::Arguments),
     /// Compare storms on all kernels, and write the tables of docs/storm.md
     Storm(storm::Arguments),
+    /// Scrape a fleet of synthetic hosts with a real Prometheus, and write the
+    /// tables of docs/fleet.md
+    Fleet(fleet::Arguments),
     /// Load for the demo, as `lockprof stat` runs it
     #[command(hide = true)]
     DemoLoad(demo::load::Arguments),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Storm(arguments) => storm::run(&arguments),
+        Verb::Fleet(arguments) => fleet::run(&arguments),
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
         Verb::VmSteps => vm::init::steps(),

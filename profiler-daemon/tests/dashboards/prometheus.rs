@@ -23,7 +23,7 @@ pub(crate) fn promtool(folder: &Path, arguments: &[&str]) -> Result<(bool, Strin
     Ok((output.status.success(), said))
 }
 
-/// A Prometheus that scrapes one daemon every second, with the rules.
+/// A Prometheus, which ends when dropped.
 pub(crate) struct Prometheus {
     server: Server,
     _data: TempDir,
@@ -36,9 +36,9 @@ impl Prometheus {
         run.is_err().then(|| format!("prometheus {MISSING}"))
     }
 
-    /// Starts one. `flags` are beside those that it needs in any case.
+    /// Starts one that scrapes `target` every second, with the rules. `flags` are
+    /// beside those that it needs in any case.
     pub(crate) fn start(target: SocketAddr, flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder");
         let rules = files::repository().join("dashboards/rules");
         let rules = rules.canonicalize().expect("the rules are there");
         let config = format!(
@@ -49,6 +49,12 @@ impl Prometheus {
                static_configs: [{{targets: ['{target}']}}]\n",
             rules.display()
         );
+        Self::with(&config, flags)
+    }
+
+    /// Starts one with this configuration.
+    pub(crate) fn with(config: &str, flags: &[&str]) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
         let file = data.path().join("prometheus.yml");
         std::fs::write(&file, config).expect("it is writable");
         let address = free_address();
@@ -60,6 +66,11 @@ impl Prometheus {
             .arg("--log.level=warn")
             .args(flags);
         Self { server: Server::start(&mut command, address, "/-/ready"), _data: data }
+    }
+
+    /// The text of its own metrics.
+    pub(crate) fn own_metrics(&self) -> String {
+        self.server.get("/metrics").expect("it answers")
     }
 
     /// What the API answers: its `data`, or the error.

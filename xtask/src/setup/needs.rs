@@ -41,11 +41,13 @@ pub(crate) enum Tool {
     Mmdebstrap,
     /// Checks the package.
     Lintian,
+    /// Gets what knows the schema of Kubernetes' API.
+    Pip,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Runc,
         Self::Crun,
         Self::Busybox,
@@ -56,6 +58,7 @@ impl Tool {
         Self::Tmux,
         Self::Mmdebstrap,
         Self::Lintian,
+        Self::Pip,
     ];
 
     /// Whether it is of use only on Debian and its kin.
@@ -76,6 +79,7 @@ impl Tool {
             Self::Tmux => "tmux",
             Self::Mmdebstrap => "mmdebstrap",
             Self::Lintian => "lintian",
+            Self::Pip => "pip3",
         }
     }
 }
@@ -111,6 +115,8 @@ impl Need {
             (Self::Compression, Family::Arch) => &["zstd", "zlib"],
             (Self::Tool(Tool::Bpftool), Family::Arch) => &["bpf"],
             (Self::Tool(Tool::Qemu), Family::Debian | Family::Arch) => &["qemu-system-x86"],
+            (Self::Tool(Tool::Pip), Family::Debian | Family::Fedora) => &["python3-pip"],
+            (Self::Tool(Tool::Pip), Family::Arch) => &["python-pip"],
             (Self::Tool(Tool::Qemu), Family::Fedora) => &["qemu-system-x86-core"],
             (Self::Compiler | Self::Clippy, _) | (_, Family::Other(_)) => &[],
             (Self::Tool(tool), _) => return vec![tool.command().into()],
@@ -177,7 +183,7 @@ mod tests {
             packages(&everything(), &Family::Debian).join(" "),
             "rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-clippy llvm-22-dev libzstd-dev \
              zlib1g-dev runc crun busybox-static prometheus strace bpftool qemu-system-x86 tmux \
-             mmdebstrap lintian"
+             mmdebstrap lintian python3-pip"
         );
         assert_eq!(packages(&[Need::Clippy], &Family::Debian), ["rust-web-clippy"]);
     }
@@ -187,12 +193,14 @@ mod tests {
         let fedora = request(&everything_elsewhere(), &Family::Fedora);
         assert!(fedora.contains(
             "sudo dnf install llvm-devel libzstd-devel zlib-devel runc crun busybox \
-             golang-github-prometheus strace bpftool qemu-system-x86-core tmux\n"
+             golang-github-prometheus strace bpftool qemu-system-x86-core tmux \
+             python3-pip\n"
         ));
         assert!(fedora.contains("\n    rustup toolchain install nightly --component rust-src\n"));
         let arch = request(&everything_elsewhere(), &Family::Arch);
         assert!(arch.contains(
-            "sudo pacman -S --needed llvm zstd zlib runc crun busybox prometheus strace bpf qemu-system-x86 tmux\n"
+            "sudo pacman -S --needed llvm zstd zlib runc crun busybox prometheus strace bpf \
+             qemu-system-x86 tmux python-pip\n"
         ));
         assert!(arch.contains("rustup toolchain install nightly"));
     }
