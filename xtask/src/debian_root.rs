@@ -17,9 +17,17 @@ use crate::shell;
 use crate::vm::kernels::apt::{self, Mirror};
 
 /// What a machine has that lockprof's package is tried on: systemd as its first
-/// process, and readers for the man pages and the completions.
-pub(crate) const USUAL: &[&str] =
-    &["bash-completion", "curl", "dbus", "groff-base", "man-db", "procps", "systemd-sysv"];
+/// process, readers for the man pages and the completions, and a Prometheus.
+pub(crate) const USUAL: &[&str] = &[
+    "bash-completion",
+    "curl",
+    "dbus",
+    "groff-base",
+    "man-db",
+    "procps",
+    "prometheus",
+    "systemd-sysv",
+];
 
 /// Debian's answer to man-db's question: nobody searches the pages, and the index
 /// takes longer than all else.

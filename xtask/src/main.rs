@@ -57,6 +57,9 @@ enum Verb {
     /// Tests of the installed package, in a virtual machine
     #[command(hide = true)]
     ServiceTests(test::service::guest::Arguments),
+    /// The commands of README.md, in a virtual machine
+    #[command(hide = true)]
+    ReadmeCommands,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Verb::VmInit => vm::init::run(),
         Verb::VmSteps => vm::init::steps(),
         Verb::ServiceTests(arguments) => test::service::guest::run(&arguments),
+        Verb::ReadmeCommands => test::readme::guest::run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -10,7 +10,7 @@ mod guests;
 mod kernels_page;
 mod matrix;
 mod package;
-mod readme;
+pub(crate) mod readme;
 pub(crate) mod service;
 
 use std::fs;

@@ -26,7 +26,7 @@ pub(crate) struct Root {
 
 /// MiB of memory that are enough for it: the initramfs and what it is unpacked
 /// to are there at the same time, and a file system in memory takes half at most.
-pub(crate) const MEMORY: u32 = 1536;
+pub(crate) const MEMORY: u32 = 2048;
 
 /// The first process of the system.
 pub(super) const SYSTEMD: &str = "/lib/systemd/systemd";
@@ -109,10 +109,13 @@ pub(super) fn add(archive: &mut Archive, root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Folders whose content no service needs, and whose size would be memory.
-const LEFT_OUT: [&str; 11] = [
+/// Folders whose content no service needs, and files, whose size would be memory;
+/// and what would start a service that tests start themselves.
+const LEFT_OUT: [&str; 13] = [
     "boot",
     "dev",
+    "etc/systemd/system/multi-user.target.wants/prometheus.service",
+    "usr/bin/promtool",
     "usr/share/bash-completion/completions",
     "usr/share/doc",
     "usr/share/groff",
@@ -138,6 +141,10 @@ fn take(archive: &mut Archive, folder: &Path, below: &Path) -> Result<()> {
         let metadata =
             entry.metadata().with_context(|| format!("failed to look at {}", path.display()))?;
         let kind = metadata.file_type();
+        let left_out = LEFT_OUT.iter().any(|left| there == Path::new("/").join(left));
+        if left_out && !kind.is_dir() {
+            continue;
+        }
         let content = if kind.is_file() {
             fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?
         } else if kind.is_symlink() {
@@ -151,7 +158,7 @@ fn take(archive: &mut Archive, folder: &Path, below: &Path) -> Result<()> {
         };
         let (mode, user, group) = (metadata.mode(), metadata.uid(), metadata.gid());
         archive.whole(&there, Whole { mode, user, group, content });
-        if kind.is_dir() && !LEFT_OUT.iter().any(|left| there == Path::new("/").join(left)) {
+        if kind.is_dir() && !left_out {
             take(archive, &path, &there)?;
         }
     }

@@ -7,6 +7,7 @@
 //! command escapes.
 
 mod blocks;
+pub(crate) mod guest;
 
 use std::env;
 use std::fs;
@@ -17,10 +18,10 @@ use anyhow::{Context as _, Result};
 
 use super::count::Counts;
 use crate::{build, shell};
-pub(super) use blocks::{Place, Written};
+use blocks::{Place, Written};
 
 /// The page.
-const PAGE: &str = "README.md";
+pub(super) const PAGE: &str = "README.md";
 
 /// What CI runs.
 const CI: &str = ".ci/run";
@@ -32,7 +33,7 @@ const SUDO: &str = "sudo() { \"$@\"; }\n";
 ///
 /// # Errors
 /// When the page cannot be read, or a block does not say where it is run.
-pub(super) fn commands(place: Place) -> Result<Vec<Written>> {
+fn commands(place: Place) -> Result<Vec<Written>> {
     let path = shell::workspace().join(PAGE);
     let text =
         fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
@@ -42,7 +43,7 @@ pub(super) fn commands(place: Place) -> Result<Vec<Written>> {
 
 /// A command as a script for bash. `top` is quit by its key, in a terminal of its
 /// own.
-pub(super) fn script(command: &Written) -> String {
+fn script(command: &Written) -> String {
     let text = &command.text;
     let live =
         text.trim_start_matches("sudo ").starts_with("lockprof top") && !text.contains("--once");

@@ -11,7 +11,9 @@ mod system;
 
 use std::path::{Path, PathBuf};
 
-use super::package;
+use anyhow::Context as _;
+
+use super::{package, readme};
 use crate::debian_root;
 use crate::shell;
 use crate::vm::debian::{MEMORY, Root};
@@ -85,7 +87,15 @@ pub(super) fn plan(filters: &[String]) -> Plan {
     let mut command = vec![INIT.to_owned(), "service-tests".to_owned()];
     command.extend_from_slice(filters);
     let step = Step { name: "service".into(), command, folder: "/root".into(), ..Step::default() };
-    Plan { steps: vec![step], collect: None }
+    // First, on a machine that has not seen the package yet.
+    let page = Step {
+        name: readme::PAGE.into(),
+        command: vec![INIT.to_owned(), "readme-commands".to_owned()],
+        folder: readme::guest::FOLDER.into(),
+        ..Step::default()
+    };
+    let pages = filters.is_empty() || filters.iter().any(|filter| readme::PAGE.contains(filter));
+    Plan { steps: pages.then_some(page).into_iter().chain([step]).collect(), collect: None }
 }
 
 /// What is in the machine.
@@ -93,9 +103,16 @@ pub(super) fn plan(filters: &[String]) -> Plan {
 /// # Errors
 /// When there can be no Debian root.
 pub(super) fn contents(deb: &Path, modules: Vec<PathBuf>) -> anyhow::Result<Contents> {
+    let name = deb.file_name().context("the package has no name")?;
+    let page = Path::new(readme::guest::FOLDER);
     let root = Root {
         folder: debian_root::root(debian_root::USUAL)?,
-        files: vec![(DEB.into(), deb.to_owned())],
+        files: vec![
+            (DEB.into(), deb.to_owned()),
+            (page.join(readme::PAGE), shell::workspace().join(readme::PAGE)),
+            // Where `cargo xtask package` leaves it.
+            (page.join("target/package").join(name), deb.to_owned()),
+        ],
         programs: shell::find("bpftool").into_iter().collect(),
     };
     Ok(Contents { modules, root: Some(root), ..Contents::default() })
