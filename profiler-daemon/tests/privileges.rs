@@ -87,7 +87,7 @@ fn the_capabilities_of_the_unit_are_enough_and_what_is_left_is_enough_to_go_on()
     needs_root_and_bpf!(
         "the_capabilities_of_the_unit_are_enough_and_what_is_left_is_enough_to_go_on"
     );
-    let text = "[mounts]\ninterval = \"1s\"\n[attribution]\nslow_wait = \"1us\"\n";
+    let text = "[mounts]\ninterval = \"1s\"\n[attribution]\nslow_wait = \"1ms\"\n";
     let config = daemon::config(text);
     let (command, address) = daemon::command(Some(config.path()));
     let daemon = Daemon::start(command, address);
@@ -124,7 +124,14 @@ fn the_capabilities_of_the_unit_are_enough_and_what_is_left_is_enough_to_go_on()
             let frames = slow.flat_map(|wait| &wait.stack).map(lockprof::snapshot::Name::as_str);
             frames.filter(|frame| frame.contains("+0x")).count()
         };
-        let seen = eventually(|| daemon.snapshot(), |snapshot| named(snapshot) > 0);
+        // Not every storm makes a wait of that length.
+        let seen = eventually(
+            || {
+                assert!(common::storm(1).status().expect("storm runs").success());
+                daemon.snapshot()
+            },
+            |snapshot| named(snapshot) > 0,
+        );
         assert!(named(&seen) > 0, "functions in stacks have names: {:?}", seen.slow_waits);
     }
 }

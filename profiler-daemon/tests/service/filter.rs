@@ -96,7 +96,7 @@ fn the_daemon_makes_no_system_call_that_the_unit_does_not_allow() {
     let daemon: u32 = children.expect("our own child").trim().parse().expect("one child");
     for (settings, then) in [
         ("nonsense = 1\n", "kept the running configuration"),
-        ("[metrics]\ncontainers = 2\n", "reloaded"),
+        ("[metrics]\ncontainers = 2\n[mounts]\ninterval = \"1s\"\n", "reloaded"),
         ("[mounts]\ninterval = \"2s\"\n", "ending to be started anew"),
     ] {
         std::fs::write(config.path(), settings).expect("it can be written");
