@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set,
     remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
@@ -48,14 +49,16 @@ pub(crate) fn may_change_user() -> bool {
 }
 
 /// Makes `command` run as [`NOBODY`] with `capabilities` and nothing else, as
-/// `User=`, `AmbientCapabilities=`, `CapabilityBoundingSet=` and
-/// `NoNewPrivileges=` do.
+/// `User=`, `AmbientCapabilities=`, `CapabilityBoundingSet=`, `NoNewPrivileges=` and
+/// `LimitMEMLOCK=` do.
 pub(crate) fn confine(command: &mut Command, capabilities: CapabilitySet) -> &mut Command {
+    assert_eq!(crate::unit::value("LimitMEMLOCK"), "infinity");
     // SAFETY: between fork and exec, and makes system calls alone.
     unsafe { command.pre_exec(move || Ok(become_nobody(capabilities)?)) }
 }
 
 fn become_nobody(capabilities: CapabilitySet) -> rustix::io::Result<()> {
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
     let each = || (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number));
     for other in each().filter(|one| !capabilities.contains(*one)) {
         match remove_capability_from_bounding_set(other) {
