@@ -49,6 +49,7 @@ const FILES: &[File] = &[
     File { name: "mountinfo", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "superblocks", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "mount_tables", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "privileges", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "attribution", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "hostile", threads: &[Threads::Single], usual: Usual::Middle },
     File { name: "storm", threads: &[Threads::Single], usual: Usual::Middle },
