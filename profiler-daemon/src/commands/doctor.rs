@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::limits::{self, Limit};
+use super::needs::{self, Need, Needs};
 use super::redact::without_addresses;
 use super::session::{Facts, attach, gather_from};
 use crate::cli::Settings;
@@ -40,6 +41,12 @@ pub struct Report {
     numa_nodes: u32,
     btf: bool,
     capabilities_missing: Vec<&'static str>,
+    /// What a service without root needs to attach all this; `None` where nothing
+    /// could be attached.
+    capabilities_to_start: Option<Vec<Need>>,
+    /// What it needs from then on, with `--drop-privileges`: what this process could
+    /// try.
+    capabilities_to_run: Option<Needs>,
     /// The whole catalogue, then the user's locks.
     locks: Vec<LockReport>,
     hooks: Vec<HookReport>,
@@ -177,7 +184,16 @@ fn examine(
     let facts = gather_from(settings, &sources)?;
     let others = resolve(&settings.locks.others(), &sources)?;
     drop(sources);
-    let attached = attach(settings, &facts);
+    let mut attached = attach(settings, &facts);
+    let (to_start, to_run) = match &mut attached {
+        Ok((programs, _)) => {
+            let mut walks = programs.take_task_iter();
+            let cgroups = facts.cgroups.as_ref().ok();
+            let to_run = Needs::find(walks.as_mut(), programs, cgroups.map(AsRef::as_ref))?;
+            (Some(needs::to_start(programs.hooks())?), Some(to_run))
+        }
+        Err(_) => (None, None),
+    };
     let (hooks, refused, arrays_bytes) = match &attached {
         Ok((programs, _)) => (programs.hooks().to_vec(), None, Some(programs.bytes())),
         Err(error) => (Vec::new(), Some(format!("{error:#}")), None),
@@ -202,6 +218,8 @@ fn examine(
         numa_nodes: topology.nodes,
         btf: *btf,
         capabilities_missing: Capabilities::read(Path::new("/proc"))?.missing().collect(),
+        capabilities_to_start: to_start,
+        capabilities_to_run: to_run,
         locks,
         hooks: hooks.into_iter().map(hook_report).collect(),
         refused,

@@ -7,23 +7,56 @@
 
 use anyhow::Context as _;
 use rustix::thread::CapabilitySet;
+use serde::{Serialize, Serializer};
 
-use crate::hooks::{Programs, TaskIter};
+use crate::hooks::backend::CallBackend;
+use crate::hooks::{HookState, Programs, TaskIter};
 use crate::kernel::capabilities::{Capability, without_any};
+use crate::kernel::kallsyms::shows_addresses;
 use crate::who::Cgroups;
 
 /// Something that goes on while lockprof runs and that this kernel allows to
 /// somebody with a capability alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Need {
     /// The capability.
+    #[serde(serialize_with = "by_name")]
     pub capability: Capability,
     /// What for.
     pub what: &'static str,
 }
 
+/// Takes a reference as serde does.
+fn by_name<S: Serializer>(capability: &Capability, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(capability.name())
+}
+
+/// What a user who is not root needs to attach what is attached by `hooks`.
+///
+/// # Errors
+///
+/// No thread can be started that has no capabilities.
+pub fn to_start(hooks: &[HookState]) -> anyhow::Result<Vec<Need>> {
+    let need = |capability, what| Need { capability, what };
+    let mut needs = vec![
+        need(Capability::Bpf, "arrays and programs"),
+        need(Capability::Perfmon, "tracing programs, and samples of CPUs"),
+    ];
+    if !without_any(shows_addresses).context(NO_THREAD)? {
+        needs
+            .push(need(Capability::Syslog, "addresses of locks, which kallsyms hides from others"));
+    }
+    if hooks.iter().any(|hook| hook.backend == Some(CallBackend::Tracepoint.name())) {
+        needs.push(need(Capability::DacReadSearch, "tracefs, for mount calls by tracepoints"));
+    }
+    Ok(needs)
+}
+
+const NO_THREAD: &str = "failed to see what the kernel allows without capabilities";
+
 /// All of them, one capability each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Needs(Vec<Need>);
 
 impl Needs {
@@ -50,7 +83,7 @@ impl Needs {
                 cgroups.is_none_or(Cgroups::may_ask_by_id),
             )
         })
-        .context("failed to see what the kernel allows without capabilities")?;
+        .context(NO_THREAD)?;
         let mut needs = Vec::new();
         let bpf = match (walks, frees) {
             (true, true) => None,

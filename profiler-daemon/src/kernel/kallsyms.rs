@@ -16,6 +16,18 @@ use std::ops::{Bound, Range};
 /// Where the running kernel tells its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
+/// Lines among which one has an address, if any has: the first ones are offsets of
+/// per-CPU data, and 0 for one or two of them.
+const FIRST: usize = 4096;
+
+/// Whether `/proc/kallsyms` shows addresses to this thread (`kallsyms_show_value` in
+/// kernel/ksyms_common.c or kernel/kallsyms.c).
+pub fn shows_addresses() -> bool {
+    let Ok(table) = File::open(KALLSYMS) else { return false };
+    let lines = BufReader::new(table).lines().map_while(Result::ok).take(FIRST);
+    lines.filter_map(|line| parse(&line).map(|(address, ..)| address)).any(|address| address != 0)
+}
+
 /// Names that are always collected: bounds of the text, and two objects that
 /// every kernel has.
 const ALWAYS: [&str; 5] = ["_text", "_stext", "_etext", DATA_PROBES[0], DATA_PROBES[1]];

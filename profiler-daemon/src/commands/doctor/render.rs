@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{FieldReport, FunctionReport, HookReport, Refusal, Report};
+use super::{FieldReport, FunctionReport, HookReport, Need, Needs, Refusal, Report};
 use crate::hooks::{CONTENDED_RELEASE, Family};
 use crate::kernel::calls;
 use crate::snapshot::Place;
@@ -24,6 +24,10 @@ pub(super) fn text(report: &Report) -> String {
     } else {
         writeln!(out, "capabilities missing: {}", report.capabilities_missing.join(", "))
     };
+
+    if let (Some(start), Some(run)) = (&report.capabilities_to_start, &report.capabilities_to_run) {
+        without_root(&mut out, start, run);
+    }
 
     let _ =
         writeln!(out, "\n{:<18} {:<8} {:<9} {:<11} SYMBOL", "LOCK", "WATCHED", "KIND", "FOUND BY");
@@ -75,6 +79,20 @@ pub(super) fn text(report: &Report) -> String {
         let _ = writeln!(out, "- {line}");
     }
     out
+}
+
+/// What a service without root needs.
+fn without_root(out: &mut String, start: &[Need], run: &Needs) {
+    let _ = writeln!(out, "\na service without root needs (docs/service.md):");
+    for need in start {
+        let _ = writeln!(out, "- {} to start: {}", need.capability.name(), need.what);
+    }
+    if run.iter().next().is_none() {
+        let _ = writeln!(out, "- no capability once it has started (--drop-privileges)");
+    }
+    for need in run.iter() {
+        let _ = writeln!(out, "- {} while it runs: {}", need.capability.name(), need.what);
+    }
 }
 
 /// The hooks with their backends, then why better ones were refused, each reason
