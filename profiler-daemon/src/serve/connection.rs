@@ -44,6 +44,9 @@ pub(super) struct Common {
 
 /// Serves a connection until it ends, has to leave, or all are to stop.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>, common: Common) {
+    // The end of a response must not wait for the client's acknowledgement. A
+    // connection for which this fails is gone, which reading from it shows.
+    let _ = stream.set_nodelay(true);
     let mut stopped = common.stopped.clone();
     // Before the configuration is looked at, so that no change is missed.
     let changed = common.access.changed();

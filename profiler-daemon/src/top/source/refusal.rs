@@ -58,6 +58,12 @@ fn of_tls(error: &TlsError) -> String {
         TlsError::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
             "its certificate has expired: renew it there, or set this machine's clock"
         }
+        TlsError::InvalidCertificate(Certificate::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority: make one for the host, signed by that, or \
+             with basicConstraints CA:FALSE"
+        }
         TlsError::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
