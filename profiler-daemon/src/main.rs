@@ -13,6 +13,7 @@ use lockprof::cli::storm::StormArgs;
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
 use lockprof::commands::{self, logging};
 use lockprof::serve::Passed;
+use lockprof::serve::access::AccessFile;
 use lockprof::storm;
 
 fn main() -> ExitCode {
@@ -39,7 +40,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config(args.command),
         Command::Storm(args) => storm(&args),
         Command::Completions { shell } => print(|out| generate::completions(shell, out)),
-        Command::Man => print(|out| generate::man(out)),
+        Command::Man { dir: None } => print(|out| generate::man(out)),
+        Command::Man { dir: Some(dir) } => generate::man_files(&dir).map(|()| ExitStatus::Success),
     };
     Ok(status?.into())
 }
@@ -68,6 +70,7 @@ fn top(args: TopArgs) -> anyhow::Result<ExitStatus> {
         &settings,
         &commands::top::Request {
             connect: args.connect,
+            http_config: args.http_config,
             replay: args.replay,
             record: args.record,
             interval: args.interval,
@@ -94,7 +97,8 @@ fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {
         ConfigCommand::Default => print(|out| out.write_all(config::default_text().as_bytes())),
         ConfigCommand::Check { file } => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
-            config::read(file)?;
+            let settings = config::read(file)?;
+            AccessFile::read(settings.web_config.as_deref())?;
             print(|out| writeln!(out, "{}: ok", file.display()))
         }
     }

@@ -22,9 +22,15 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// Builds `lockprof` for release, cargo's output shown, and returns its path.
 pub(crate) fn release() -> Result<PathBuf> {
+    of_profile("release")
+}
+
+/// Builds `lockprof` with a profile of cargo, its output shown, and returns the
+/// path of the binary.
+pub(crate) fn of_profile(profile: &str) -> Result<PathBuf> {
     let status = shell::cargo()
-        .args(["build", "--release", "--locked", "--package", "profiler-daemon", "--bin"])
-        .arg("lockprof")
+        .args(["build", "--profile", profile, "--locked", "--package", "profiler-daemon"])
+        .args(["--bin", "lockprof"])
         .status()
         .context("failed to start cargo")?;
     if !status.success() {
@@ -32,7 +38,7 @@ pub(crate) fn release() -> Result<PathBuf> {
     }
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| shell::workspace().join("target"), PathBuf::from);
-    let binary = shell::workspace().join(target).join("release/lockprof");
+    let binary = shell::workspace().join(target).join(profile).join("lockprof");
     if !binary.is_file() {
         bail!(
             "cargo built lockprof, but {} is not there; is another target folder or target triple configured?",

@@ -1,4 +1,4 @@
-//! Developer verbs, one module each: `cargo xtask setup`, `build`, `test`,
+//! Developer verbs, one module each: `cargo xtask setup`, `build`, `package`, `test`,
 //! `vm`, `demo`, `bench`, `storm`, `fleet`.
 //!
 //! Compiles in seconds and needs no BPF toolchain: it is what installs one.
@@ -9,6 +9,7 @@ mod build;
 mod debian_root;
 mod demo;
 mod fleet;
+mod package;
 mod process;
 mod setup;
 mod shell;
@@ -28,6 +29,8 @@ enum Verb {
     Setup,
     /// Build the one binary for release, and say where it is
     Build,
+    /// Make the Debian package, the tarball and their checksums in target/package
+    Package(package::Arguments),
     /// Format, lints, unit, property, loom and integration tests, on this kernel
     /// and in virtual machines on others, in one count
     Test(test::Arguments),
@@ -51,12 +54,16 @@ enum Verb {
     /// Runs the steps of a virtual machine that systemd has booted
     #[command(hide = true)]
     VmSteps,
+    /// Tests of the installed package, in a virtual machine
+    #[command(hide = true)]
+    ServiceTests(test::service::guest::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Verb::parse() {
         Verb::Setup => setup::run(),
         Verb::Build => build::run(),
+        Verb::Package(arguments) => package::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo => demo::run(),
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         Verb::DemoLoad(arguments) => demo::load::run(&arguments),
         Verb::VmInit => vm::init::run(),
         Verb::VmSteps => vm::init::steps(),
+        Verb::ServiceTests(arguments) => test::service::guest::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -46,6 +46,7 @@ Examples:
   lockprof daemon
   lockprof daemon --listen 127.0.0.1:9800 --log-format json
   lockprof daemon --config ./lockprof.toml --lock sb_lock
+  lockprof daemon --listen '[::]:9723' --web-config /etc/lockprof/web.yml
 
 SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it. A listening
 socket that systemd passes (lockprof.socket) takes the place of --listen.")]
@@ -55,6 +56,7 @@ socket that systemd passes (lockprof.socket) takes the place of --listen.")]
 Examples:
   lockprof top
   lockprof top --connect http://web-17:9723 --connect http://web-18:9723
+  lockprof top --connect https://web-17:9723 --http-config client.yml
   lockprof top --record incident.jsonl
   lockprof top --replay incident.jsonl
   lockprof top --once --json | jq .inflight
@@ -109,11 +111,16 @@ Examples:
         /// The shell.
         shell: Shell,
     },
-    /// Print the man pages of all commands as roff
+    /// Print the man pages as roff, or write each to a file
     #[command(after_help = "\
 Examples:
-  lockprof man | man -l -")]
-    Man,
+  lockprof man | man -l -
+  lockprof man --dir man && man -l man/lockprof-stat.8")]
+    Man {
+        /// Write each page to a file of this folder: lockprof.8, lockprof.toml.5, ...
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Arguments of `daemon`.
@@ -122,6 +129,12 @@ pub struct DaemonArgs {
     /// Address to serve on [default: 127.0.0.1:9723]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// TLS, users and passwords for the port, in the web configuration form of Prometheus' exporters
+    #[arg(long, value_name = "FILE", visible_alias = "web.config.file")]
+    pub web_config: Option<PathBuf>,
+    /// Listen also where others can reach the port and are not asked who they are
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
     /// Form of log lines [default: auto]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -149,6 +162,9 @@ pub struct TopArgs {
     /// Show the daemon at this URL (repeatable: a column for each host)
     #[arg(long, value_name = "URL", conflicts_with_all = ["LockArgs", "HookArgs"])]
     pub connect: Vec<String>,
+    /// Password, certificates and authority for --connect, in the form of Prometheus' HTTP client
+    #[arg(long, value_name = "FILE", visible_alias = "http.config.file", requires = "connect")]
+    pub http_config: Option<PathBuf>,
     /// Time between two reads, for example 500ms, 1s or 10s; at least 100ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     pub interval: Duration,

@@ -7,6 +7,7 @@ use crate::hooks::LoadError;
 use crate::locks::choices::ChoiceError;
 use crate::locks::resolve::NothingToWatch;
 use crate::serve::ActivationError;
+use crate::serve::access::{Exposed, FileError};
 use crate::storm::StormError;
 use crate::top::TopError;
 
@@ -34,6 +35,8 @@ impl ExitStatus {
     pub fn of(error: &anyhow::Error) -> Self {
         for cause in error.chain() {
             let wrong = cause.is::<ConfigErrors>()
+                || cause.is::<FileError>()
+                || cause.is::<Exposed>()
                 || cause.is::<ChoiceError>()
                 || cause.is::<ActivationError>()
                 || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage)

@@ -10,13 +10,18 @@
 //! address, because the snapshot holds none.
 
 mod activation;
+pub mod access;
+mod answers;
 mod buckets;
+mod connection;
 mod exposition;
 mod http;
 mod listen;
 pub mod metrics;
 mod negotiate;
+mod places;
 mod process;
+mod watched;
 
 #[cfg(test)]
 mod example;
@@ -28,7 +33,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::activation::{ActivationError, Passed};
 pub use self::exposition::{Format, RenderError, render};
-pub use self::http::{STALE_AFTER, router};
+pub use self::http::STALE_AFTER;
 pub use self::listen::{BindError, MAX_CONNECTIONS, bind, serve};
 pub use self::process::Process;
 use crate::snapshot::Snapshot;

@@ -10,7 +10,7 @@ mod apt;
 pub(crate) mod distro;
 mod linker;
 mod needs;
-mod survey;
+pub(crate) mod survey;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -173,7 +173,7 @@ fn has_tool(tool: Tool) -> bool {
 }
 
 /// Whether a 64-bit ELF file asks for no dynamic loader (`PT_INTERP`, elf(5)).
-fn is_static(elf: &[u8]) -> bool {
+pub(crate) fn is_static(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
     const LITTLE: u8 = 1;
     let word = |at: usize, size: usize| -> Option<usize> {

@@ -15,12 +15,13 @@ use serde_json::Value;
 use super::count::Counts;
 use super::kernels_page::{self, Facts, Kernel, Series};
 use super::matrix::Guest;
+use super::service::{self, Missing, Services};
 use crate::process::Interrupt;
 use crate::shell;
 use crate::vm::accel::{self, Wish};
 use crate::vm::image::Contents;
 use crate::vm::kernels;
-use crate::vm::machine::{Accelerator, Threads};
+use crate::vm::machine::{Accelerator, Machine, Threads};
 use crate::vm::plan::{Plan, Step};
 use crate::vm::run::{self, Outcome, StepResult};
 
@@ -45,17 +46,35 @@ fn doctor(arguments: &str) -> Vec<String> {
     DOCTOR.into_iter().chain(arguments.split_whitespace()).map(str::to_owned).collect()
 }
 
-/// Runs the guests: those with all CPUs in one thread in pairs, the others one
-/// at a time.
+/// A machine to run.
+enum Job<'a> {
+    /// Integration tests.
+    Tests(&'a Guest),
+    /// Tests of the installed package, on this kernel.
+    Service(&'static str),
+}
+
+impl Job<'_> {
+    fn place(&self) -> String {
+        match self {
+            Self::Tests(guest) => guest.place(),
+            Self::Service(kernel) => format!("{kernel} service"),
+        }
+    }
+}
+
+/// Runs the guests, and the package on `services`: those with all CPUs in one
+/// thread in pairs, the others one at a time.
 ///
 /// # Errors
 /// When the tests do not build. What goes wrong with a guest is in the counts.
-pub(super) fn run(guests: &[Guest]) -> Result<Counts> {
+pub(super) fn run(guests: &[Guest], services: &Services) -> Result<Counts> {
     if !cfg!(target_arch = "x86_64") {
         println!("   skipped: virtual machines are x86-64 only so far");
         return Ok(Counts::of_skip("kernels: virtual machines are x86-64 only so far".into()));
     }
-    let built = match Built::build(guests) {
+    let built = if guests.is_empty() { Ok(Built::default()) } else { Built::build(guests) };
+    let built = match built {
         Ok(built) => built,
         Err(error) => {
             println!("   {error:#}");
@@ -63,11 +82,15 @@ pub(super) fn run(guests: &[Guest]) -> Result<Counts> {
         }
     };
     let interrupt = Interrupt::watch()?;
-    let (alone, paired): (Vec<_>, Vec<_>) =
-        guests.iter().partition(|guest| guest.threads == Threads::Multi);
+    let (alone, mut paired): (Vec<_>, Vec<_>) = guests
+        .iter()
+        .map(Job::Tests)
+        .partition(|job| matches!(job, Job::Tests(guest) if guest.threads == Threads::Multi));
+    // Last: it is the shortest, and fills what the longer ones leave.
+    paired.extend(services.kernels.iter().map(|kernel| Job::Service(kernel)));
     let mut results = Vec::new();
-    for (guests, workers) in [(paired, 2), (alone, 1)] {
-        results.extend(run_all(&built, &guests, workers, &interrupt));
+    for (jobs, workers) in [(paired, 2), (alone, 1)] {
+        results.extend(run_all(&built, services, jobs, workers, &interrupt));
     }
     let mut total = Counts::default();
     let mut facts = Facts::new();
@@ -88,11 +111,12 @@ struct GuestResult {
 
 fn run_all(
     built: &Built,
-    guests: &[&Guest],
+    services: &Services,
+    jobs: Vec<Job<'_>>,
     workers: usize,
     interrupt: &Interrupt,
 ) -> Vec<GuestResult> {
-    let queue: Mutex<VecDeque<_>> = Mutex::new(guests.iter().copied().collect());
+    let queue: Mutex<VecDeque<_>> = Mutex::new(jobs.into());
     let results = Mutex::new(Vec::new());
     let lock = |_| "no thread panics with it";
     thread::scope(|scope| {
@@ -100,9 +124,13 @@ fn run_all(
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().map_err(lock).map(|mut queue| queue.pop_front());
-                    let Ok(Some(guest)) = next else { return };
-                    let result = run_guest(built, guest, interrupt).unwrap_or_else(|error| {
-                        let what = format!("{}: {error:#}", guest.place());
+                    let Ok(Some(job)) = next else { return };
+                    let result = match &job {
+                        Job::Tests(guest) => run_guest(built, guest, interrupt),
+                        Job::Service(kernel) => run_service(services, kernel, interrupt),
+                    };
+                    let result = result.unwrap_or_else(|error| {
+                        let what = format!("{}: {error:#}", job.place());
                         println!("   {what}");
                         GuestResult { counts: Counts::of_failure(what), facts: None }
                     });
@@ -129,35 +157,9 @@ fn run_guest(built: &Built, guest: &Guest, interrupt: &Interrupt) -> Result<Gues
     let accelerator =
         accel::choose(Wish::Auto, guest.threads, &kernel.image, &built.lockprof, interrupt)?;
     let plan = plan(built, guest, accelerator);
-    let outcome = run::run(
-        &run::Guest {
-            name: &place.replace(' ', "-"),
-            kernel: &kernel.image,
-            machine: guest.machine,
-            accelerator,
-            contents: &built.contents(guest, kernel.modules),
-            plan: &plan,
-            timeout: TIMEOUT,
-        },
-        interrupt,
-        |_| (),
-    )?;
-    let mut counts = count(&plan, &outcome);
-    counts.prefix(&format!("{place}: "));
-    let log = log(&place, &outcome)?;
-    println!(
-        "   {place}: {} passed, {} failed, {} skipped in {} s ({}; {})",
-        counts.passed,
-        counts.failed,
-        counts.skips.len(),
-        outcome.took.as_secs(),
-        kernel.origin,
-        log.strip_prefix(shell::workspace()).unwrap_or(&log).display()
-    );
-    if counts.failed > 0 {
-        print!("{}", fs::read_to_string(&log).unwrap_or_default());
-        crate::vm::show_console(&outcome);
-    }
+    let contents = built.contents(guest, kernel.modules.clone());
+    let (counts, outcome) =
+        boot(&place, &kernel, guest.machine, accelerator, &contents, &plan, interrupt)?;
     let facts = if guest.doctor && outcome.failure().is_none() {
         let printed = |arguments: &str| {
             let name = doctor(arguments).join(" ");
@@ -171,6 +173,79 @@ fn run_guest(built: &Built, guest: &Guest, interrupt: &Interrupt) -> Result<Gues
         None
     };
     Ok(GuestResult { counts, facts })
+}
+
+/// Installs the package in a machine that systemd boots, and tries it there.
+fn run_service(
+    services: &Services,
+    series: &'static str,
+    interrupt: &Interrupt,
+) -> Result<GuestResult> {
+    let place = Job::Service(series).place();
+    let skipped = |why: &str| {
+        let what = format!("{place}: {why}");
+        println!("   skipped: {what}");
+        Ok(GuestResult { counts: Counts::of_skip(what), facts: None })
+    };
+    let package = match &services.package {
+        Ok(package) => package,
+        Err(Missing::Refused(why)) => return skipped(why),
+        Err(Missing::Failed(why)) => bail!("there is no package to install: {why}"),
+    };
+    let kernel = match kernels::named(series) {
+        Ok(kernel) => kernel,
+        Err(error) => return skipped(&format!("{error:#}")),
+    };
+    let contents = service::contents(package, kernel.modules.clone())?;
+    let init = env::current_exe().context("failed to find the running xtask")?;
+    let accelerator = accel::choose(Wish::Auto, Threads::Single, &kernel.image, &init, interrupt)?;
+    let plan = service::plan(&services.filters);
+    let (counts, _) =
+        boot(&place, &kernel, service::MACHINE, accelerator, &contents, &plan, interrupt)?;
+    Ok(GuestResult { counts, facts: None })
+}
+
+/// Runs a machine, says what its tests came to, and shows what they printed if
+/// one failed.
+fn boot(
+    place: &str,
+    kernel: &kernels::Kernel,
+    machine: Machine,
+    accelerator: Accelerator,
+    contents: &Contents,
+    plan: &Plan,
+    interrupt: &Interrupt,
+) -> Result<(Counts, Outcome)> {
+    let outcome = run::run(
+        &run::Guest {
+            name: &place.replace(' ', "-"),
+            kernel: &kernel.image,
+            machine,
+            accelerator,
+            contents,
+            plan,
+            timeout: TIMEOUT,
+        },
+        interrupt,
+        |_| (),
+    )?;
+    let mut counts = count(plan, &outcome);
+    counts.prefix(&format!("{place}: "));
+    let log = log(place, &outcome)?;
+    println!(
+        "   {place}: {} passed, {} failed, {} skipped in {} s ({}; {})",
+        counts.passed,
+        counts.failed,
+        counts.skips.len(),
+        outcome.took.as_secs(),
+        kernel.origin,
+        log.strip_prefix(shell::workspace()).unwrap_or(&log).display()
+    );
+    if counts.failed > 0 {
+        print!("{}", fs::read_to_string(&log).unwrap_or_default());
+        crate::vm::show_console(&outcome);
+    }
+    Ok((counts, outcome))
 }
 
 /// What a guest does: `doctor` where the page wants it, then its test files.
@@ -278,6 +353,7 @@ fn check_page(facts: &Facts) -> Result<Counts> {
 }
 
 /// The binaries that go into the guests.
+#[derive(Default)]
 struct Built {
     lockprof: PathBuf,
     /// The independent counter's object.

@@ -9,11 +9,13 @@ mod count;
 mod guests;
 mod kernels_page;
 mod matrix;
+mod package;
 mod readme;
+pub(crate) mod service;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -22,6 +24,7 @@ use bpf_toolchain::{Job, Toolchain, Verb};
 
 use crate::{setup, shell};
 use count::Counts;
+use service::Services;
 
 /// Names the file where an integration test that cannot run here appends
 /// `SKIP <test>: <reason>` before it returns.
@@ -56,19 +59,38 @@ pub(crate) struct Arguments {
     /// Only what runs in virtual machines, and only on these kernels
     #[arg(long, value_name = "SERIES", value_delimiter = ',', conflicts_with = "all")]
     guests: Vec<String>,
+    /// Only the tests of the installed package, in a virtual machine, on the
+    /// kernels of `--guests`; of these, only those whose names contain TEXT
+    #[arg(long, value_name = "TEXT", num_args = 0..)]
+    service: Option<Vec<String>>,
+    /// The package that they install, in place of one that is built
+    #[arg(long, value_name = "FILE", requires = "service")]
+    deb: Option<PathBuf>,
+    /// Only the package, in a throw-away Debian
+    #[arg(long, conflicts_with_all = ["all", "guests", "service"])]
+    package: bool,
 }
 
 /// Runs everything.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let guests = matrix::choose(arguments.all, &arguments.guests)?;
+    let mut guests = matrix::choose(arguments.all, &arguments.guests)?;
     if setup::ensure()? == setup::Outcome::Asked {
         return Ok(ExitCode::FAILURE);
+    }
+    if arguments.package {
+        let (mut total, mut failed) = (Counts::default(), Vec::new());
+        try_package(&mut total, &mut failed)?;
+        return Ok(conclude(&total, &failed));
     }
     let toolchain = setup::toolchain()?;
     let skip_log = shell::scratch().join("skips.log");
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    let here = if arguments.guests.is_empty() { steps(&toolchain) } else { Vec::new() };
+    if arguments.service.is_some() {
+        guests.clear();
+    }
+    let guests_only = arguments.service.is_some() || !arguments.guests.is_empty();
+    let here = if guests_only { Vec::new() } else { steps(&toolchain) };
     for mut step in here {
         let counts = run_step(&mut step, &skip_log)?;
         if counts.failed > 0 {
@@ -76,7 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         total.add(counts);
     }
-    if arguments.guests.is_empty() {
+    if !guests_only {
+        try_package(&mut total, &mut failed)?;
         println!("== the commands of README.md, on this machine");
         let counts = readme::run()?;
         if counts.failed > 0 {
@@ -86,9 +109,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.add(counts);
     }
     println!("== integration tests on other kernels, in virtual machines");
-    let in_guests = guests::run(&guests)?;
+    let services = Services::prepare(
+        service::choose(arguments.all, &arguments.guests),
+        arguments.deb.as_deref(),
+        arguments.service.as_deref().unwrap_or_default(),
+    );
+    let in_guests = guests::run(&guests, &services)?;
     failed.extend(in_guests.failures.iter().cloned());
     total.add(in_guests);
+    Ok(conclude(&total, &failed))
+}
+
+fn try_package(total: &mut Counts, failed: &mut Vec<String>) -> Result<()> {
+    println!("== the package, in a throw-away Debian");
+    let start = Instant::now();
+    let counts = package::run()?;
+    failed.extend(counts.failures.iter().cloned());
+    println!(
+        "   {} passed, {} failed, {} skipped in {} s",
+        counts.passed,
+        counts.failed,
+        counts.skips.len(),
+        start.elapsed().as_secs()
+    );
+    total.add(counts);
+    Ok(())
+}
+
+/// Says what all of it came to.
+fn conclude(total: &Counts, failed: &[String]) -> ExitCode {
     for skip in &total.skips {
         println!("skipped: {skip}");
     }
@@ -96,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("failed: {}", failed.join(", "));
     }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skips.len());
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_step(step: &mut Step, skip_log: &Path) -> Result<Counts> {

@@ -74,21 +74,6 @@ impl Archive {
         self.put(path.as_ref(), Entry::Whole(whole));
     }
 
-    /// What [`Self::whole`] put at `from`, at `to` as well.
-    ///
-    /// # Errors
-    /// When there is nothing of that kind.
-    pub(crate) fn duplicate(&mut self, from: &Path, to: &Path) -> Result<()> {
-        match self.entries.get(from) {
-            Some(entry @ Entry::Whole(_)) => {
-                let entry = entry.clone();
-                self.put(to, entry);
-                Ok(())
-            }
-            _ => bail!("{} is a hard link to {}, which is not there", to.display(), from.display()),
-        }
-    }
-
     /// What [`Self::whole`] put at this path.
     #[cfg(test)]
     pub(crate) fn whole_at(&self, path: impl AsRef<Path>) -> Option<&Whole> {

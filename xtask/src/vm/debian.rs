@@ -1,14 +1,14 @@
-//! A guest that is a whole Debian: its root from a tarball, systemd as the first
+//! A guest that is a whole Debian: a root of the host's making, systemd as the first
 //! process, and the plan's steps run by a service of it.
 //!
 //! [`super::init`] begins there as elsewhere, and hands over to systemd once the
 //! root can be pivoted and the modules are loaded.
 
-use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::cpio::{Archive, Whole};
 use super::plan::INIT;
@@ -16,10 +16,12 @@ use super::plan::INIT;
 /// A root file system for a guest.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Root {
-    /// An uncompressed tarball of it.
-    pub(crate) tarball: PathBuf,
+    /// Where it is on the host.
+    pub(crate) folder: PathBuf,
     /// Files of the host, by where they are in the guest.
     pub(crate) files: Vec<(PathBuf, PathBuf)>,
+    /// Programs of the host, with their libraries: it has the same suite.
+    pub(crate) programs: Vec<PathBuf>,
 }
 
 /// MiB of memory that are enough for it: the initramfs and what it is unpacked
@@ -62,12 +64,25 @@ pub(super) fn is_root() -> bool {
 /// Puts the root into the archive, and what makes systemd run the plan.
 ///
 /// # Errors
-/// When the tarball cannot be read.
+/// When a file of it cannot be read.
 pub(super) fn add(archive: &mut Archive, root: &Root) -> Result<()> {
-    unpack(archive, &root.tarball)
-        .with_context(|| format!("failed to read {}", root.tarball.display()))?;
+    take(archive, &root.folder, Path::new("/"))?;
     for (there, here) in &root.files {
         archive.copy(there, here);
+    }
+    for program in &root.programs {
+        if let Some(name) = program.file_name() {
+            archive.copy(Path::new("/usr/local/bin").join(name), program);
+        }
+        for library in super::image::libraries(program)? {
+            // /lib is a link to /usr/lib there as here.
+            let place = library.parent().and_then(|folder| folder.canonicalize().ok());
+            let place = place.zip(library.file_name()).map(|(folder, name)| folder.join(name));
+            let place = place.with_context(|| format!("{} is nowhere", library.display()))?;
+            if !archive.has(&place) {
+                archive.copy(&place, &library);
+            }
+        }
     }
     let system = Path::new(SYSTEM);
     for unit in MASKED {
@@ -94,97 +109,78 @@ pub(super) fn add(archive: &mut Archive, root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// All of a tarball except device nodes, which the kernel makes itself.
-fn unpack(archive: &mut Archive, tarball: &Path) -> Result<()> {
-    let file = BufReader::new(File::open(tarball)?);
-    let mut hard_links = Vec::new();
-    for entry in tar::Archive::new(file).entries()? {
-        let mut entry = entry?;
-        let path = Path::new("/").join(entry.path()?.strip_prefix(".").unwrap_or(&entry.path()?));
-        let header = entry.header();
-        let (user, group) = (u32::try_from(header.uid()?)?, u32::try_from(header.gid()?)?);
-        let target = |entry: &tar::Entry<'_, _>| -> Result<PathBuf> {
-            let name = entry.link_name()?;
-            Ok(name.with_context(|| format!("{} leads nowhere", path.display()))?.into_owned())
+/// Folders whose content no service needs, and whose size would be memory.
+const LEFT_OUT: [&str; 11] = [
+    "boot",
+    "dev",
+    "usr/share/bash-completion/completions",
+    "usr/share/doc",
+    "usr/share/groff",
+    "usr/share/i18n",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache",
+    "var/lib/apt/lists",
+];
+
+/// Adds what is in `folder`, which is `below` the root that it belongs to, all
+/// but sockets, pipes and device nodes, which the system makes itself.
+///
+/// A hard link becomes a file of its own: nothing in a root relies on their being
+/// one.
+fn take(archive: &mut Archive, folder: &Path, below: &Path) -> Result<()> {
+    let named = |what: &str| format!("failed to {what} {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(|| named("read"))? {
+        let entry = entry.with_context(|| named("read"))?;
+        let path = entry.path();
+        let there = below.join(entry.file_name());
+        let metadata =
+            entry.metadata().with_context(|| format!("failed to look at {}", path.display()))?;
+        let kind = metadata.file_type();
+        let content = if kind.is_file() {
+            fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?
+        } else if kind.is_symlink() {
+            let to = fs::read_link(&path);
+            let to = to.with_context(|| format!("failed to read {}", path.display()))?;
+            to.into_os_string().into_encoded_bytes()
+        } else if kind.is_dir() {
+            Vec::new()
+        } else {
+            continue;
         };
-        let kind = header.entry_type();
-        let permissions = header.mode()? & 0o7777;
-        let mut content = Vec::new();
-        let format = match kind {
-            _ if path == Path::new("/") => continue,
-            tar::EntryType::Directory => 0o040_000,
-            tar::EntryType::Symlink => {
-                content = target(&entry)?.into_os_string().into_encoded_bytes();
-                0o120_000
-            }
-            tar::EntryType::Regular | tar::EntryType::GNUSparse => {
-                entry.read_to_end(&mut content)?;
-                0o100_000
-            }
-            tar::EntryType::Link => {
-                let to = target(&entry)?;
-                hard_links.push((path, Path::new("/").join(to.strip_prefix(".").unwrap_or(&to))));
-                continue;
-            }
-            tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => continue,
-            _ => bail!("{} is of an unknown kind", path.display()),
-        };
-        archive.whole(path, Whole { mode: format | permissions, user, group, content });
-    }
-    for (path, to) in hard_links {
-        // As a file of its own: nothing in a root relies on their being one.
-        archive.duplicate(&to, &path)?;
+        let (mode, user, group) = (metadata.mode(), metadata.uid(), metadata.gid());
+        archive.whole(&there, Whole { mode, user, group, content });
+        if kind.is_dir() && !LEFT_OUT.iter().any(|left| there == Path::new("/").join(left)) {
+            take(archive, &path, &there)?;
+        }
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
 
-    fn tarball() -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = |kind, mode| {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(kind);
-            header.set_mode(mode);
-            header.set_uid(7);
-            header.set_gid(42);
-            header.set_size(0);
-            header
-        };
-        let folder = |name: &str, header: &mut tar::Header, out: &mut tar::Builder<Vec<u8>>| {
-            out.append_data(header, name, &[][..]).unwrap();
-        };
-        folder("./", &mut header(tar::EntryType::Directory, 0o755), &mut builder);
-        folder("./etc/", &mut header(tar::EntryType::Directory, 0o2755), &mut builder);
-        folder("./dev/null", &mut header(tar::EntryType::Char, 0o666), &mut builder);
-        let mut file = header(tar::EntryType::Regular, 0o4750);
-        file.set_size(4);
-        builder.append_data(&mut file, "./etc/su", &b"text"[..]).unwrap();
-        let mut link = header(tar::EntryType::Symlink, 0o777);
-        builder.append_link(&mut link, "./etc/link", "su").unwrap();
-        let mut hard = header(tar::EntryType::Link, 0o4750);
-        builder.append_link(&mut hard, "./etc/again", "./etc/su").unwrap();
-        builder.into_inner().unwrap()
-    }
-
     #[test]
-    fn a_root_keeps_owners_permissions_and_links_and_loses_device_nodes() {
-        let path = std::env::temp_dir().join(format!("xtask-root-{}.tar", std::process::id()));
-        std::fs::write(&path, tarball()).unwrap();
+    fn a_root_keeps_permissions_and_links_and_loses_what_no_service_needs() {
+        let root = std::env::temp_dir().join(format!("xtask-root-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir_all(root.join("usr/share/doc/x")).unwrap();
+        fs::write(root.join("etc/su"), "text").unwrap();
+        fs::set_permissions(root.join("etc/su"), fs::Permissions::from_mode(0o4750)).unwrap();
+        fs::hard_link(root.join("etc/su"), root.join("etc/again")).unwrap();
+        symlink("su", root.join("etc/link")).unwrap();
         let mut archive = Archive::default();
-        let outcome = unpack(&mut archive, &path);
-        std::fs::remove_file(&path).unwrap();
+        let outcome = take(&mut archive, &root, Path::new("/"));
+        fs::remove_dir_all(&root).unwrap();
         outcome.unwrap();
-        let found = |path: &str| archive.whole_at(path).cloned();
-        let whole = |mode, content: &[u8]| {
-            Some(Whole { mode, user: 7, group: 42, content: content.to_vec() })
-        };
-        assert_eq!(found("/etc"), whole(0o042_755, b""));
-        assert_eq!(found("/etc/su"), whole(0o104_750, b"text"));
-        assert_eq!(found("/etc/again"), whole(0o104_750, b"text"));
-        assert_eq!(found("/etc/link"), whole(0o120_777, b"su"));
-        assert!(!archive.has("/dev/null"));
+        let found = |path: &str| archive.whole_at(path).map(|it| (it.mode, &it.content[..]));
+        assert_eq!(found("/etc/su"), Some((0o104_750, &b"text"[..])));
+        assert_eq!(found("/etc/again"), found("/etc/su"));
+        assert_eq!(found("/etc/link"), Some((0o120_777, &b"su"[..])));
+        assert!(archive.has("/usr/share/doc") && !archive.has("/usr/share/doc/x"));
     }
 }

@@ -129,7 +129,7 @@ fn busybox(archive: &mut Archive) -> Result<()> {
 
 /// The shared libraries of a program, its loader among them, as the host's own
 /// loader finds them. Empty for what is no dynamically linked program.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd")
         .arg(program)
         .env("LC_ALL", "C")

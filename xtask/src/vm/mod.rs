@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Interrupt;
-use crate::{build, setup};
+use crate::{build, debian_root, setup};
 use debian::Root;
 use frames::Kind;
 use image::Contents;
@@ -99,7 +99,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let kernel = kernels::named(&arguments.kernel)?;
-    let lockprof = build::release()?;
+    // A package brings its own.
+    let lockprof = match &arguments.deb {
+        None => build::release()?,
+        Some(_) => std::env::current_exe().context("failed to find the running xtask")?,
+    };
     let accelerator =
         accel::choose(arguments.accel, arguments.threads, &kernel.image, &lockprof, &interrupt)?;
 
@@ -142,7 +146,8 @@ fn systemd_root(arguments: &Arguments, lockprof: &Path) -> Result<Root> {
         Some(deb) => (PathBuf::from(DEB), deb.clone()),
         None => (PathBuf::from("/usr/local/bin/lockprof"), lockprof.to_owned()),
     };
-    Ok(Root { tarball: PathBuf::from("/tmp/mach/root.tar"), files: vec![file] })
+    let folder = debian_root::root(debian_root::USUAL)?;
+    Ok(Root { folder, files: vec![file], programs: Vec::new() })
 }
 
 /// Passes on what the command prints. A reader that has gone away is no reason

@@ -6,6 +6,7 @@
 
 mod field;
 mod keys;
+mod page;
 mod reader;
 mod render;
 
@@ -14,6 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::page::man_page;
 pub use self::render::default_text;
 use super::Settings;
 

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::current::{Current, Served, most_containers};
 use self::server::Server;
 use super::session::{Attached, Session};
 use crate::cli::{ExitStatus, Settings};
+use crate::serve::access::{Access, AccessFile};
 use crate::serve::{self, Passed};
 
 /// Runs until SIGTERM or SIGINT, on the socket that was `passed` or else where the
@@ -54,15 +56,19 @@ async fn until_stopped(
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to await SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to await SIGTERM")?;
 
-    // The port first: when it is taken, nothing has been attached yet.
+    // The port first: when it is taken or may not be, nothing has been attached yet.
+    let file = AccessFile::read(settings.web_config.as_deref())?;
     let listener = match &passed {
         Some(passed) => passed.listener()?,
         None => serve::bind(settings.listen).await?,
     };
+    let address = address_of(&listener)?;
+    let access = Access::new(file, address, settings.allow_unauthenticated)?;
     let given_up = settings.drop_privileges;
     let session = start(&settings)?;
     let current = Arc::new(Current::new(Served::new(session, &settings)));
-    let mut server = Server::start(listener, current.clone());
+    let mut server = Server::start(listener, address, current.clone(), access.clone());
+    let following = tokio::spawn(access.follow());
     notify::ready(&current.get().session);
     let ticking = tokio::spawn(notify::tick(current.clone()));
 
@@ -91,6 +97,7 @@ async fn until_stopped(
     });
     tracing::info!("stopping");
     ticking.abort();
+    following.abort();
     server.stop().await;
     // The last owner of the session is here, so the programs detach now.
     drop(current);
@@ -128,11 +135,14 @@ async fn reload(
     server: &mut Server,
 ) -> anyhow::Result<Reloaded> {
     let settings = load()?;
+    let file = AccessFile::read(settings.web_config.as_deref())?;
     let listener = if settings.listen == running.listen {
         None
     } else {
         Some(serve::bind(settings.listen).await?)
     };
+    let address = listener.as_ref().map_or(Ok(server.address), address_of)?;
+    file.check(address, settings.allow_unauthenticated)?;
     if settings.drop_privileges != given_up {
         tracing::warn!(
             drop_privileges = settings.drop_privileges,
@@ -153,14 +163,24 @@ async fn reload(
         current.replace(Served::new(session, &settings));
         tracing::info!("counters start again from zero: the watched locks or limits changed");
     }
-    if let Some(listener) = listener {
+    if listener.is_some() {
+        // Who may ask at the new address is not for the old one.
         server.stop().await;
-        *server = Server::start(listener, current.clone());
+    }
+    // Checked above.
+    server.access.replace(file, address, settings.allow_unauthenticated)?;
+    if let Some(listener) = listener {
+        *server = Server::start(listener, address, current.clone(), server.access.clone());
         tracing::info!(listen = %settings.listen, "listening on another address");
     }
     super::logging::set_level(settings.log.level);
     tracing::info!("reloaded");
     Ok(Reloaded::Applied(Box::new(settings)))
+}
+
+/// What a listener is bound to: decides who has to be asked who they are.
+fn address_of(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    listener.local_addr().context("failed to read the address that the port is bound to")
 }
 
 fn announce(session: &Session, listen: SocketAddr) {

@@ -33,37 +33,47 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct System {
     /// The configuration as it was installed.
     config: Option<String>,
-    dirty: bool,
+    changed: Changed,
+}
+
+/// What a test has left otherwise than it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    #[default]
+    Nothing,
+    /// The configuration, of which a reload makes the daemon take the old one.
+    Configuration,
+    /// More than a reload brings back.
+    Service,
 }
 
 impl System {
     /// The service, running, with the configuration that it came with.
     pub(super) fn running(&mut self) -> Result<()> {
-        if self.dirty {
-            self.restore()?;
-            systemctl(&["restart", SERVICE])?;
-        } else if show("ActiveState")? != "active" {
-            systemctl(&["start", SERVICE])?;
+        let changed = std::mem::take(&mut self.changed);
+        if changed != Changed::Nothing {
+            if let Some(config) = &self.config {
+                write(CONFIG, config)?;
+            }
+            remove_drop_ins()?;
+        }
+        let active = show("ActiveState")? == "active";
+        match changed {
+            Changed::Nothing if active => {}
+            Changed::Configuration if active => {
+                let journal = Journal::now()?;
+                systemctl(&["reload", SERVICE])?;
+                journal.has("reloaded")?;
+            }
+            _ => {
+                systemctl(&["reset-failed", SERVICE])?;
+                systemctl(&["restart", SERVICE])?;
+            }
         }
         if self.config.is_none() {
             self.config = Some(read(CONFIG)?);
         }
-        wait("the service to be active", || {
-            Ok((show("ActiveState")? == "active").then_some(()))
-        })
-    }
-
-    fn restore(&mut self) -> Result<()> {
-        if let Some(config) = &self.config {
-            write(CONFIG, config)?;
-        }
-        if Path::new(DROP_INS).exists() {
-            fs::remove_dir_all(DROP_INS).with_context(|| format!("failed to remove {DROP_INS}"))?;
-        }
-        systemctl(&["daemon-reload"])?;
-        systemctl(&["reset-failed", SERVICE])?;
-        self.dirty = false;
-        Ok(())
+        wait("the service to be active", || Ok((show("ActiveState")? == "active").then_some(())))
     }
 
     /// Replaces text of the configuration that it came with.
@@ -73,13 +83,13 @@ impl System {
             ensure!(config.contains(from), "{CONFIG} has no `{from}`");
             config = config.replacen(from, to, 1);
         }
-        self.dirty = true;
+        self.changed = self.changed.max(Changed::Configuration);
         write(CONFIG, &config)
     }
 
     /// Puts a drop-in beside the unit.
     pub(super) fn drop_in(&mut self, content: &str) -> Result<()> {
-        self.dirty = true;
+        self.changed = Changed::Service;
         fs::create_dir_all(DROP_INS).with_context(|| format!("failed to create {DROP_INS}"))?;
         write(&format!("{DROP_INS}/test.conf"), content)?;
         systemctl(&["daemon-reload"])?;
@@ -88,8 +98,22 @@ impl System {
 
     /// Says that the service is not as the next test wants it.
     pub(super) fn touch(&mut self) {
-        self.dirty = true;
+        self.changed = Changed::Service;
     }
+
+    /// Says that it is, whatever was changed meanwhile.
+    pub(super) fn untouch(&mut self) {
+        self.changed = Changed::Nothing;
+    }
+}
+
+/// Takes drop-ins away; what runs goes on with them.
+pub(super) fn remove_drop_ins() -> Result<()> {
+    if Path::new(DROP_INS).exists() {
+        fs::remove_dir_all(DROP_INS).with_context(|| format!("failed to remove {DROP_INS}"))?;
+        systemctl(&["daemon-reload"])?;
+    }
+    Ok(())
 }
 
 /// Standard output of a command that has to succeed.
@@ -166,7 +190,10 @@ pub(super) fn wait<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) ->
 
 /// What curl gets, as a user would ask; the status has to be good.
 pub(super) fn get(path: &str) -> Result<String> {
-    run("curl", &["--silent", "--show-error", "--fail", "--max-time", "120", &format!("{URL}{path}")])
+    run(
+        "curl",
+        &["--silent", "--show-error", "--fail", "--max-time", "120", &format!("{URL}{path}")],
+    )
 }
 
 /// All series.
@@ -198,9 +225,7 @@ impl Journal {
 
     /// Waits until it has `text`.
     pub(super) fn has(&self, text: &str) -> Result<()> {
-        wait(&format!("`{text}` in the journal"), || {
-            Ok(self.since()?.contains(text).then_some(()))
-        })
+        wait(&format!("`{text}` in the journal"), || Ok(self.since()?.contains(text).then_some(())))
     }
 }
 

@@ -30,8 +30,20 @@ fn cgroup_names(system: &mut System) -> Result<()> {
     run(
         "systemd-run",
         &[
-            "--quiet", "--wait", "--collect", "--unit", GONE, "lockprof", "storm", "--no-measure",
-            "--concurrency", "8", "--pollers", "2", "--duration", "5s",
+            "--quiet",
+            "--wait",
+            "--collect",
+            "--unit",
+            GONE,
+            "lockprof",
+            "storm",
+            "--no-measure",
+            "--concurrency",
+            "8",
+            "--pollers",
+            "2",
+            "--duration",
+            "5s",
         ],
     )?;
     wait("waits of a cgroup with its name", || {

@@ -9,8 +9,8 @@ use super::super::DEB;
 use super::super::guest::Case;
 use super::super::kernel::{links, processes, programs};
 use super::super::system::{
-    CONFIG, Journal, SERVICE, System, main_pid, port_is_open, read, replaced, run, scrape, start,
-    wait,
+    CONFIG, Journal, SERVICE, System, main_pid, port_is_open, read, replaced, run, scrape, show,
+    start, wait,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -66,8 +66,9 @@ fn gone() -> Result<()> {
     Ok(())
 }
 
-fn remove(system: &mut System) -> Result<()> {
-    system.running()?;
+/// With the service as the upgrade has left it.
+fn remove(_: &mut System) -> Result<()> {
+    ensure!(show("ActiveState")? == "active", "the service does not run");
     run("dpkg", &["--remove", "lockprof"])?;
     gone()?;
     ensure!(Path::new(CONFIG).exists(), "{CONFIG} is gone");
@@ -85,7 +86,15 @@ fn purge(_: &mut System) -> Result<()> {
     let left = run(
         "find",
         &[
-            "/etc", "/usr", "/var", "/run", "-xdev", "-name", "*lockprof*", "-not", "-name",
+            "/etc",
+            "/usr",
+            "/var",
+            "/run",
+            "-xdev",
+            "-name",
+            "*lockprof*",
+            "-not",
+            "-name",
             "lockprof-vm*",
         ],
     )?;

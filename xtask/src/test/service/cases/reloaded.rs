@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::guest::Case;
-use super::super::system::{
-    Journal, SERVICE, System, main_pid, replaced, scrape, show, systemctl,
-};
+use super::super::system::{Journal, SERVICE, System, main_pid, replaced, scrape, show, systemctl};
 use super::measured::storm;
 
 pub(super) const CASES: &[Case] = &[
@@ -29,7 +27,10 @@ fn keeps(system: &mut System) -> Result<()> {
     let (pid, (since, waits)) = (main_pid()?, counters()?);
     ensure!(waits > 0.0, "a storm made no wait");
     let journal = Journal::now()?;
-    system.configure(&[("level = \"info\"", "level = \"debug\""), ("containers = 0", "containers = 5")])?;
+    system.configure(&[
+        ("level = \"info\"", "level = \"debug\""),
+        ("containers = 0", "containers = 5"),
+    ])?;
     systemctl(&["reload", SERVICE])?;
     journal.has("reloaded")?;
     let (still_since, still_waits) = counters()?;
@@ -64,10 +65,13 @@ fn anew(system: &mut System) -> Result<()> {
     ensure!(scrape()?.sum("lockprof_lock_resolved", &["lock=\"sb_lock\""]).unwrap_or(0.0) == 0.0);
     let journal = Journal::now()?;
     system.configure(&[("enable = []", "enable = [\"sb_lock\"]")])?;
+    system.touch();
     systemctl(&["reload", SERVICE])?;
     replaced(pid)?;
     let text = journal.since()?;
-    ensure!(text.contains("status=75"), "it did not end with exit status 75: {text}");
+    ensure!(text.contains("\"status\":75"), "it did not end with exit status 75: {text}");
+    let restarts = show("NRestarts")?;
+    ensure!(restarts == "1", "started anew {restarts} times: {text}");
     let metrics = scrape()?;
     ensure!(metrics.get("lockprof_lock_resolved", &["lock=\"sb_lock\""])? == 1.0);
     let now = metrics.get("lockprof_start_time_seconds", &[])?;

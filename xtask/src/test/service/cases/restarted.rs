@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use super::super::guest::Case;
 use super::super::kernel::{links, pinned, processes, programs};
 use super::super::system::{
-    CONFIG, Journal, SERVICE, System, main_pid, port_is_open, replaced, run, scrape, show, start,
-    systemctl, wait,
+    CONFIG, Journal, SERVICE, System, main_pid, port_is_open, remove_drop_ins, replaced, run,
+    scrape, show, start, systemctl, wait,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -23,7 +23,7 @@ fn signal(pid: u32, name: &str) -> Result<()> {
 
 /// Shorter than the unit has it, and long enough for an emulated machine that
 /// shares its processor.
-const WATCHDOG: &str = "[Service]\nWatchdogSec=30s\nTimeoutAbortSec=20s\n";
+const WATCHDOG: &str = "[Service]\nWatchdogSec=20s\nTimeoutAbortSec=10s\n";
 
 fn watchdog(system: &mut System) -> Result<()> {
     system.running()?;
@@ -35,6 +35,9 @@ fn watchdog(system: &mut System) -> Result<()> {
     let text = journal.since()?;
     ensure!(text.to_lowercase().contains("watchdog timeout"), "another reason: {text}");
     scrape()?;
+    // The new process is as good as any.
+    remove_drop_ins()?;
+    system.untouch();
     Ok(())
 }
 
