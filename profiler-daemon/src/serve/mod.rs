@@ -9,8 +9,8 @@
 //! generated from the same declarations. No output of this room holds a kernel
 //! address, because the snapshot holds none.
 
-mod activation;
 pub mod access;
+mod activation;
 mod answers;
 mod buckets;
 mod connection;
