@@ -70,6 +70,11 @@ fn main() {
         let began = Instant::now();
         std::thread::sleep(age);
         let load = Load::of(&prometheus, began.elapsed());
+        let down = hosts as f64 - load.up;
+        assert!(
+            down < 0.5,
+            "{down} of {hosts} targets are down: is this machine busy with other work?"
+        );
         if rules {
             asked = measure::dashboards(&prometheus, &instance(&fleet[worst]));
         }

@@ -54,8 +54,8 @@ pub(crate) struct Asked {
 impl Load {
     /// Of `prometheus`, which started so long ago.
     pub(crate) fn of(prometheus: &Prometheus, age: Duration) -> Self {
-        let text_of_own = prometheus.own_metrics();
-        let own = own(&text_of_own);
+        let metrics = prometheus.server.get("/metrics").expect("it answers");
+        let own = own(&metrics);
         let one = |expression: &str| number(prometheus, expression);
         let rules = prometheus.ask("rules", &[]).expect("the rules are loaded");
         let groups = list(&rules["groups"]);

@@ -25,7 +25,7 @@ pub(crate) fn promtool(folder: &Path, arguments: &[&str]) -> Result<(bool, Strin
 
 /// A Prometheus, which ends when dropped.
 pub(crate) struct Prometheus {
-    server: Server,
+    pub(crate) server: Server,
     _data: TempDir,
 }
 
@@ -66,11 +66,6 @@ impl Prometheus {
             .arg("--log.level=warn")
             .args(flags);
         Self { server: Server::start(&mut command, address, "/-/ready"), _data: data }
-    }
-
-    /// The text of its own metrics.
-    pub(crate) fn own_metrics(&self) -> String {
-        self.server.get("/metrics").expect("it answers")
     }
 
     /// What the API answers: its `data`, or the error.
