@@ -95,7 +95,7 @@ fn purge(_: &mut System) -> Result<()> {
             "*lockprof*",
             "-not",
             "-name",
-            "lockprof-vm*",
+            "*lockprof-vm*",
         ],
     )?;
     ensure!(left.trim().is_empty(), "left:\n{left}");
