@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::Access;
@@ -25,6 +25,10 @@ use super::watched::Watched;
 
 /// First byte of a TLS handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
+
+/// How long a connection without a request may go on when all are to end: one may
+/// be on its way. Less than [`GRACE`].
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Answer to a request in clear where TLS is spoken.
 const NOT_IN_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -63,7 +67,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>, 
     let shaken = tokio::select! {
         shaken = handshake => shaken,
         () = seat.told_to_leave() => return,
-        _ = stopped.wait_for(|stopped| *stopped) => return,
+        () = stopped_for(&mut stopped, ON_ITS_WAY) => return,
     };
     match shaken {
         Ok(Some(stream)) => converse(stream, peer, seat, common, changed).await,
@@ -121,7 +125,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = loop {
         let has_to_leave = tokio::select! {
             ended = &mut served => break ended,
-            () = all_end(&mut stopped, changed.as_mut()), if !ending => false,
+            () = all_end(&mut stopped, changed.as_mut(), &seat), if !ending => false,
             () = seat.told_to_leave() => true,
         };
         let idle = seat.phase() == Phase::Idle;
@@ -140,13 +144,32 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Ready when all connections are to end after the request that they are in: the
-/// service stops, or goes by another configuration.
-async fn all_end(stopped: &mut watch::Receiver<bool>, changed: impl Future<Output = ()>) {
-    // An error means that the sender is gone, which ends them as well.
+/// service stops, or goes by another configuration. One that has not asked yet gets
+/// the time to.
+async fn all_end(
+    stopped: &mut watch::Receiver<bool>,
+    changed: impl Future<Output = ()>,
+    seat: &Seat,
+) {
     tokio::select! {
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = stopped_for(stopped, Duration::ZERO) => {}
         () = changed => {}
     }
+    // Shut down before its first request, it would be closed without an answer.
+    let asked = async {
+        while seat.phase() == Phase::Asking {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A client that asks nothing is not waited for.
+    let _ = timeout(ON_ITS_WAY, asked).await;
+}
+
+/// Ready when the service has been stopping for so long.
+async fn stopped_for(stopped: &mut watch::Receiver<bool>, time: Duration) {
+    // An error means that the sender is gone, which stops as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    sleep(time).await;
 }
 
 #[cfg(test)]

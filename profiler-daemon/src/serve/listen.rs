@@ -226,6 +226,19 @@ mod tests {
         bind(address).await.unwrap();
     }
 
+    #[tokio::test]
+    async fn a_request_that_comes_while_the_service_stops_is_answered() {
+        for _ in 0..20 {
+            let (address, stop, service) = start().await;
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Until it is accepted.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            stop.send(()).unwrap();
+            assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
+            service.await.unwrap();
+        }
+    }
+
     /// As many connections as there are places, each after one answer.
     async fn fill(address: SocketAddr) -> Vec<TcpStream> {
         let mut held = Vec::new();

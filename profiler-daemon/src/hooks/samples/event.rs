@@ -43,7 +43,7 @@ pub(super) enum EventError {
     #[error("this machine has no usable counter of CPU cycles, as most virtual machines ({0})")]
     NoCycles(String),
     #[error(
-        "the kernel refuses perf events of whole CPUs ({0}): they need CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN), or the sysctl kernel.perf_event_paranoid at 0 or below"
+        "the kernel refuses perf events of whole CPUs ({0}): they need CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN), or the sysctl kernel.perf_event_paranoid at 0 or below; where that is 3, as Debian has it, CAP_PERFMON is not enough: `sysctl kernel.perf_event_paranoid=2`"
     )]
     Refused(#[source] io::Error),
     #[error("perf_event_open failed for CPU {0} ({1})")]
