@@ -12,7 +12,7 @@ use crate::shell;
 
 /// A file of the repository, or those of a folder with one ending (`folder/*.md`),
 /// and where it goes; a folder, if that ends with `/`.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     ("packaging/systemd/lockprof.service", "usr/lib/systemd/system/"),
     ("packaging/systemd/lockprof.socket", "usr/lib/systemd/system/"),
     ("packaging/systemd/lockprof.sysusers", "usr/lib/sysusers.d/lockprof.conf"),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str); 13] = [
         "packaging/grafana/provisioning/datasources/*.yml",
         "usr/share/lockprof/grafana/provisioning/datasources/",
     ),
+    ("packaging/kubernetes/*.yaml", "usr/share/lockprof/kubernetes/"),
     ("dashboards/*.json", "usr/share/lockprof/dashboards/"),
     ("dashboards/rules/*.yml", "usr/share/lockprof/rules/"),
     ("docs/*.md", "usr/share/doc/lockprof/"),
