@@ -12,6 +12,7 @@ use lockprof::cli::args::{AssumeArgs, ConfigCommand, DaemonArgs, DoctorArgs, Sta
 use lockprof::cli::storm::StormArgs;
 use lockprof::cli::{self, Command, ExitStatus, config, generate};
 use lockprof::commands::{self, logging};
+use lockprof::serve::access::AccessFile;
 use lockprof::storm;
 
 fn main() -> ExitCode {
@@ -66,6 +67,7 @@ fn top(args: TopArgs) -> anyhow::Result<ExitStatus> {
         &settings,
         &commands::top::Request {
             connect: args.connect,
+            http_config: args.http_config,
             replay: args.replay,
             record: args.record,
             interval: args.interval,
@@ -92,7 +94,8 @@ fn config(command: ConfigCommand) -> anyhow::Result<ExitStatus> {
         ConfigCommand::Default => print(|out| out.write_all(config::default_text().as_bytes())),
         ConfigCommand::Check { file } => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
-            config::read(file)?;
+            let settings = config::read(file)?;
+            AccessFile::read(settings.web_config.as_deref())?;
             print(|out| writeln!(out, "{}: ok", file.display()))
         }
     }

@@ -45,6 +45,7 @@ Examples:
   lockprof daemon
   lockprof daemon --listen 127.0.0.1:9800 --log-format json
   lockprof daemon --config ./lockprof.toml --lock sb_lock
+  lockprof daemon --listen '[::]:9723' --web-config /etc/lockprof/web.yml
 
 SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and end it.")]
     Daemon(DaemonArgs),
@@ -53,6 +54,7 @@ SIGHUP reads the configuration again; SIGTERM and SIGINT detach everything and e
 Examples:
   lockprof top
   lockprof top --connect http://web-17:9723 --connect http://web-18:9723
+  lockprof top --connect https://web-17:9723 --http-config client.yml
   lockprof top --record incident.jsonl
   lockprof top --replay incident.jsonl
   lockprof top --once --json | jq .inflight
@@ -120,6 +122,12 @@ pub struct DaemonArgs {
     /// Address to serve on [default: 127.0.0.1:9723]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// TLS, users and passwords for the port, in the web configuration form of Prometheus' exporters
+    #[arg(long, value_name = "FILE", visible_alias = "web.config.file")]
+    pub web_config: Option<PathBuf>,
+    /// Listen also where others can reach the port and are not asked who they are
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
     /// Form of log lines [default: auto]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -143,6 +151,9 @@ pub struct TopArgs {
     /// Show the daemon at this URL (repeatable: a column for each host)
     #[arg(long, value_name = "URL", conflicts_with_all = ["LockArgs", "HookArgs"])]
     pub connect: Vec<String>,
+    /// Password, certificates and authority for --connect, in the form of Prometheus' HTTP client
+    #[arg(long, value_name = "FILE", visible_alias = "http.config.file", requires = "connect")]
+    pub http_config: Option<PathBuf>,
     /// Time between two reads, for example 500ms, 1s or 10s; at least 100ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     pub interval: Duration,

@@ -6,6 +6,7 @@ use super::config::ConfigErrors;
 use crate::hooks::LoadError;
 use crate::locks::choices::ChoiceError;
 use crate::locks::resolve::NothingToWatch;
+use crate::serve::access::{Exposed, FileError};
 use crate::storm::StormError;
 use crate::top::TopError;
 
@@ -30,6 +31,8 @@ impl ExitStatus {
     pub fn of(error: &anyhow::Error) -> Self {
         for cause in error.chain() {
             let wrong = cause.is::<ConfigErrors>()
+                || cause.is::<FileError>()
+                || cause.is::<Exposed>()
                 || cause.is::<ChoiceError>()
                 || cause.downcast_ref::<StormError>().is_some_and(StormError::is_usage)
                 || cause.downcast_ref::<TopError>().is_some_and(TopError::is_usage);

@@ -1,6 +1,7 @@
 //! What to do, with every default filled in.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -17,6 +18,10 @@ use crate::locks::choices::Choices;
 pub struct Settings {
     /// Where to serve.
     pub listen: SocketAddr,
+    /// File with TLS, users and passwords for the port.
+    pub web_config: Option<PathBuf>,
+    /// Whether to listen where others reach the port and nobody is asked.
+    pub allow_unauthenticated: bool,
     /// What to log, and how.
     pub log: LogSettings,
     /// Which locks to watch and how to find them. Checked: every name is known,
@@ -79,6 +84,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9723)),
+            web_config: None,
+            allow_unauthenticated: false,
             log: LogSettings::default(),
             locks: Choices::default(),
             tasks_in_flight: None,
@@ -104,6 +111,10 @@ impl Settings {
     pub fn load(args: &DaemonArgs) -> Result<Self, ConfigErrors> {
         let mut settings = config::read_or_default(args.locks.config.as_deref())?;
         settings.listen = args.listen.unwrap_or(settings.listen);
+        if args.web_config.is_some() {
+            settings.web_config.clone_from(&args.web_config);
+        }
+        settings.allow_unauthenticated |= args.allow_unauthenticated;
         settings.log.format = args.log_format.unwrap_or(settings.log.format);
         settings.log.level = args.log_level.unwrap_or(settings.log.level);
         settings.apply(&args.locks, &args.hooks, &args.assume)?;
@@ -206,10 +217,11 @@ mod tests {
 
     #[test]
     fn the_command_line_wins_over_the_file() {
-        let file = "listen = \"127.0.0.1:1\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+        let file = "listen = \"127.0.0.1:1\"\nweb_config = \"/a.yml\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
                     [resolve]\nsystem_map = \"/a\"\n[locks]\ndisable = [\"tasklist_lock\", \"mount_lock\"]\n";
         let args = DaemonArgs {
             listen: Some("[::1]:2".parse().unwrap()),
+            web_config: Some("/b.yml".into()),
             log_level: Some(LogLevel::Warn),
             locks: LockArgs {
                 lock: names(&["tasklist_lock", "sb_lock"]),
@@ -221,6 +233,7 @@ mod tests {
         };
         let settings = load(file, args).unwrap();
         assert_eq!(settings.listen, "[::1]:2".parse().unwrap());
+        assert_eq!(settings.web_config, Some("/b.yml".into()));
         assert_eq!(settings.log, LogSettings { format: LogFormat::Json, level: LogLevel::Warn });
         assert_eq!(settings.locks.enable, names(&["tasklist_lock", "sb_lock"]));
         assert_eq!(settings.locks.disable, names(&["mount_lock", "rcu_exp_mutex"]));

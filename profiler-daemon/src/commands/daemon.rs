@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
 use crate::cli::Settings;
+use crate::serve::access::{Access, AccessFile};
 use crate::serve::{self, Health, SnapshotSource};
 use crate::snapshot::Snapshot;
 use crate::snapshot::containers::{ContainerTimes, TopContainers};
@@ -118,12 +120,16 @@ async fn until_stopped(
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to await SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to await SIGTERM")?;
 
-    // The port first: when it is taken, nothing has been attached yet.
+    // The port first: when it is taken or may not be, nothing has been attached yet.
+    let file = AccessFile::read(settings.web_config.as_deref())?;
     let listener = serve::bind(settings.listen).await?;
+    let address = address_of(&listener)?;
+    let access = Access::new(file, address, settings.allow_unauthenticated)?;
     let session = Session::start(&settings)?;
     announce(&session, settings.listen);
     let current = Arc::new(Current::new(Served::new(session, &settings)));
-    let mut server = Server::start(listener, current.clone());
+    let mut server = Server::start(listener, address, current.clone(), access.clone());
+    let following = tokio::spawn(access.follow());
     notify(&[NotifyState::Ready]);
     let ticking = tokio::spawn(tick(current.clone()));
 
@@ -149,6 +155,7 @@ async fn until_stopped(
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
     ticking.abort();
+    following.abort();
     server.stop().await;
     // The last owner of the session is here, so the programs detach now.
     drop(current);
@@ -164,11 +171,14 @@ async fn reload(
     server: &mut Server,
 ) -> anyhow::Result<Settings> {
     let settings = load()?;
+    let file = AccessFile::read(settings.web_config.as_deref())?;
     let listener = if settings.listen == running.listen {
         None
     } else {
         Some(serve::bind(settings.listen).await?)
     };
+    let address = listener.as_ref().map_or(Ok(server.address), address_of)?;
+    file.check(address, settings.allow_unauthenticated)?;
     if settings.measures_like(running) {
         current.get().containers().select_at_most(most_containers(&settings));
     } else {
@@ -177,14 +187,24 @@ async fn reload(
         current.replace(Served::new(session, &settings));
         tracing::info!("counters start again from zero: the watched locks or limits changed");
     }
-    if let Some(listener) = listener {
+    if listener.is_some() {
+        // Who may ask at the new address is not for the old one.
         server.stop().await;
-        *server = Server::start(listener, current.clone());
+    }
+    // Checked above.
+    server.access.replace(file, address, settings.allow_unauthenticated)?;
+    if let Some(listener) = listener {
+        *server = Server::start(listener, address, current.clone(), server.access.clone());
         tracing::info!(listen = %settings.listen, "listening on another address");
     }
     super::logging::set_level(settings.log.level);
     tracing::info!("reloaded");
     Ok(settings)
+}
+
+/// What a listener is bound to: decides who has to be asked who they are.
+fn address_of(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    listener.local_addr().context("failed to read the address that the port is bound to")
 }
 
 fn announce(session: &Session, listen: SocketAddr) {
@@ -204,18 +224,27 @@ fn announce(session: &Session, listen: SocketAddr) {
 
 /// The HTTP server, so that it can be stopped and started on another address.
 struct Server {
+    address: SocketAddr,
+    access: Arc<Access>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    fn start(listener: tokio::net::TcpListener, source: Arc<Current>) -> Self {
+    /// Serves on a listener, which is bound to `address`.
+    fn start(
+        listener: TcpListener,
+        address: SocketAddr,
+        source: Arc<Current>,
+        access: Arc<Access>,
+    ) -> Self {
         let (stop, mut stopped) = watch::channel(false);
         let shutdown = async move {
             // An error means that the sender is gone, which stops as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        Self { stop, task: tokio::spawn(serve::serve(listener, source, shutdown)) }
+        let task = tokio::spawn(serve::serve(listener, source, access.clone(), shutdown));
+        Self { address, access, stop, task }
     }
 
     /// Ends when the server does, which it should not.

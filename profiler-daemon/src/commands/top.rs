@@ -13,7 +13,8 @@ use super::session::Session;
 use crate::cli::Settings;
 use crate::snapshot::Snapshot;
 use crate::top::{
-    self, Http, Options, Output, Recorder, Replay, Source, Theme, TopError, lock_memory,
+    self, ClientConfig, Http, Options, Output, Recorder, Replay, Source, Theme, TopError,
+    lock_memory,
 };
 
 /// What to show, and how.
@@ -21,6 +22,8 @@ use crate::top::{
 pub struct Request {
     /// Daemons to connect to.
     pub connect: Vec<String>,
+    /// How to connect to them: passwords, certificates.
+    pub http_config: Option<PathBuf>,
     /// Recording to play.
     pub replay: Option<PathBuf>,
     /// File to record into.
@@ -61,8 +64,10 @@ pub fn run(settings: &Settings, request: &Request) -> anyhow::Result<()> {
         logging::init(settings.log);
     }
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    let client = request.http_config.as_deref().map(ClientConfig::read).transpose()?;
+    let client = client.unwrap_or_default();
     for url in &request.connect {
-        sources.push(Box::new(Http::new(url)?));
+        sources.push(Box::new(Http::new(url, &client)?));
     }
     if let Some(file) = &request.replay {
         sources.push(Box::new(Replay::open(file)?));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
@@ -17,10 +17,13 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::answers::Answers;
 use super::exposition::{Format, render};
 use super::negotiate::negotiate;
+use super::places::Places;
 use super::process::Process;
 use super::{Health, SnapshotSource};
+use crate::snapshot::Snapshot;
 
 /// A reader that has not finished a round for longer than this is stuck.
 pub const STALE_AFTER: Duration = Duration::from_secs(10);
@@ -34,12 +37,35 @@ const ENDPOINTS: [(&str, &str); 5] = [
     ("/", "this list"),
 ];
 
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// Text for people.
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
 type Source = Arc<dyn SnapshotSource>;
 
-/// The endpoints over `source`.
-pub fn router(source: Arc<dyn SnapshotSource>) -> Router {
+/// What a large body is made in; `None` for JSON.
+type Form = Option<Format>;
+
+/// What the endpoints are made of.
+#[derive(Clone)]
+struct Endpoints {
+    source: Source,
+    answers: Answers<Form>,
+}
+
+impl FromRef<Endpoints> for Source {
+    fn from_ref(endpoints: &Endpoints) -> Self {
+        endpoints.source.clone()
+    }
+}
+
+impl FromRef<Endpoints> for Answers<Form> {
+    fn from_ref(endpoints: &Endpoints) -> Self {
+        endpoints.answers.clone()
+    }
+}
+
+/// The endpoints over `source`, for connections that have `places`.
+pub(super) fn router(source: Source, places: Arc<Places>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -48,18 +74,24 @@ pub fn router(source: Arc<dyn SnapshotSource>) -> Router {
         .route("/", get(index))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(source)
+        .with_state(Endpoints { source, answers: Answers::new(places) })
 }
 
-async fn metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(source): State<Source>,
+    State(answers): State<Answers<Form>>,
+    headers: HeaderMap,
+) -> Response {
     let Some(format) = accepted(&headers) else {
         let offered: String =
             Format::ALL.iter().map(|f| format!("  {}\n", f.content_type())).collect();
         let body = format!("no format matches the Accept header; offered are\n{offered}");
         return reply(StatusCode::NOT_ACCEPTABLE, PLAIN, body);
     };
-    let (snapshot, containers) = source.with_containers();
-    match render(snapshot, containers, source.health().since, Process::read(), format) {
+    let render = |(snapshot, containers)| {
+        render(snapshot, containers, source.health().since, Process::read(), format)
+    };
+    match answers.get(Some(format), || source.with_containers(), render).await {
         Ok(body) => reply(StatusCode::OK, format.content_type(), body),
         Err(error) => failed(&error),
     }
@@ -106,8 +138,9 @@ async fn readyz(State(source): State<Source>) -> Response {
     reply(StatusCode::SERVICE_UNAVAILABLE, PLAIN, body)
 }
 
-async fn snapshot(State(source): State<Source>) -> Response {
-    match serde_json::to_vec(source.snapshot().as_ref()) {
+async fn snapshot(State(source): State<Source>, State(answers): State<Answers<Form>>) -> Response {
+    let render = |(snapshot, ()): (Arc<Snapshot>, ())| serde_json::to_vec(snapshot.as_ref());
+    match answers.get(None, || (source.snapshot(), ()), render).await {
         Ok(json) => reply(StatusCode::OK, "application/json", json),
         Err(error) => failed(&error),
     }
@@ -139,7 +172,12 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Response {
     reply(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, body)
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+/// A response with the headers that all have.
+pub(super) fn reply(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -158,10 +196,11 @@ mod tests {
 
     use super::*;
     use crate::serve::example::{self, Still};
-    use crate::snapshot::Snapshot;
+    use crate::serve::places::Limits;
 
     async fn send(source: Still, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
-        let response = router(Arc::new(source)).oneshot(request).await.unwrap();
+        let places = Places::new(1, Limits::default());
+        let response = router(Arc::new(source), places).oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, headers, String::from_utf8_lossy(&body).into_owned())

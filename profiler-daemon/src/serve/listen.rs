@@ -1,41 +1,33 @@
 //! The listening socket and its limits.
 //!
-//! In: an address, the router, a signal to stop. Out: served connections.
-//! Whoever may connect may be hostile or stuck: the number of connections, the
-//! time for a request and the age of a connection are bounded, so that a client
-//! can at most keep others waiting for a while.
+//! In: an address, the router, who may ask, a signal to stop. Out: served
+//! connections. Whoever may connect may be hostile or stuck: the number of
+//! connections and the time that each may keep others waiting are bounded
+//! (`places`).
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::SnapshotSource;
+use super::access::Access;
+use super::connection::{self, Common};
 use super::http::router;
+use super::places::{Limits, Places};
 
 /// Connections served at once; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 64;
-/// Time for the head of a request, counted also while a kept-alive connection
-/// is idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Age at which a connection is closed after the request it is in, so that a
-/// client that reads nothing does not hold its place forever.
-const MAX_AGE: Duration = Duration::from_secs(300);
 /// Time that a request in progress gets at the end.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// Most bytes of the head of a request.
-const MAX_HEAD: usize = 16 << 10;
+pub(super) const MAX_HEAD: usize = 16 << 10;
 /// Pause after an error of `accept(2)`: most often a full table of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -101,44 +93,56 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Serves `source` on `listener` until `shutdown` is ready; then takes no more
-/// connections and gives requests in progress 3 s. Errors of single connections
-/// are logged, none ends the service.
+/// Serves `source` on `listener` to whom `access` lets in, until `shutdown` is
+/// ready; then takes no more connections and gives requests in progress 3 s.
+/// Errors of single connections are logged, none ends the service.
 pub async fn serve(
     listener: TcpListener,
     source: Arc<dyn SnapshotSource>,
+    access: Arc<Access>,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_within(HEAD_TIMEOUT, listener, source, shutdown).await;
+    serve_within(Limits::default(), listener, source, access, shutdown).await;
 }
 
-/// [`serve`], with the time for the head of a request.
+/// [`serve`], with the times that clients get.
 async fn serve_within(
-    head_timeout: Duration,
+    limits: Limits,
     listener: TcpListener,
     source: Arc<dyn SnapshotSource>,
+    access: Arc<Access>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = router(source);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS, limits);
     let (stop, stopped) = watch::channel(false);
+    let common = Common { router: router(source, places.clone()), access, stopped };
     let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = shutdown => {}
+        () = places.keep_time() => {}
+        () = accept(&listener, &places, &common, &mut connections) => {}
+    }
+    drop(listener);
+    stop.send_replace(true);
+    if timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!(open = connections.len(), "closed connections with requests in progress");
+    }
+}
+
+/// Takes connections, without end.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Places>,
+    common: &Common,
+    connections: &mut JoinSet<()>,
+) {
     loop {
-        let next = async {
-            // The semaphore is never closed, so a place always comes.
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            () = &mut shutdown => break,
-            next = next => next,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (router, stopped) = (router.clone(), stopped.clone());
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let place = places.take().await;
+                let common = common.clone();
                 connections.spawn(async move {
-                    connection(head_timeout, stream, router, stopped).await;
+                    connection::serve(stream, peer, place.seat.clone(), common).await;
                     drop(place);
                 });
             }
@@ -149,42 +153,6 @@ async fn serve_within(
         }
         while connections.try_join_next().is_some() {}
     }
-    drop(listener);
-    stop.send_replace(true);
-    if timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!(open = connections.len(), "closed connections with requests in progress");
-    }
-}
-
-/// Serves one connection until it ends, is too old, or all are to stop.
-async fn connection(
-    head_timeout: Duration,
-    stream: TcpStream,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut served = pin!(served);
-    let ended = tokio::select! {
-        ended = &mut served => Some(ended),
-        _ = stopped.wait_for(|stopped| *stopped) => None,
-        () = sleep(MAX_AGE) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            served.as_mut().graceful_shutdown();
-            timeout(GRACE, served).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        // A client that hangs up or dawdles is no fault of the daemon.
-        tracing::debug!(%error, "a connection ended early");
-    }
 }
 
 #[cfg(test)]
@@ -192,28 +160,34 @@ mod tests {
     use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::serve::access::AccessFile;
     use crate::serve::example::Still;
 
     const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 
     async fn start() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-        start_within(HEAD_TIMEOUT).await
+        start_within(Limits::default()).await
     }
 
-    async fn start_within(
-        head_timeout: Duration,
-    ) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    async fn start_within(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let service =
-            tokio::spawn(serve_within(head_timeout, listener, Arc::new(Still::healthy()), async {
+        let access = Access::new(AccessFile::read(None).unwrap(), address, false).unwrap();
+        let service = tokio::spawn(serve_within(
+            limits,
+            listener,
+            Arc::new(Still::healthy()),
+            access,
+            async {
                 let _ = stopped.await;
-            }));
+            },
+        ));
         (address, stop, service)
     }
 
@@ -252,23 +226,52 @@ mod tests {
         bind(address).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn one_connection_more_than_the_limit_waits_for_a_place() {
-        let (address, _stop, _service) = start().await;
+    /// As many connections as there are places, each after one answer.
+    async fn fill(address: SocketAddr) -> Vec<TcpStream> {
         let mut held = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.unwrap();
             ask(&mut stream).await;
             held.push(stream);
         }
+        held
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let read = timeout(Duration::from_millis(300), stream.read(&mut [0; 16])).await;
+        !matches!(read, Err(_) | Ok(Ok(1..)))
+    }
+
+    #[tokio::test]
+    async fn one_connection_more_than_the_limit_gets_the_place_of_the_longest_idle() {
+        let (address, _stop, _service) = start().await;
+        let mut held = fill(address).await;
         let mut extra = TcpStream::connect(address).await.unwrap();
-        let early = timeout(Duration::from_millis(300), ask(&mut extra)).await;
+        assert!(ask(&mut extra).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(is_closed(&mut held[0]).await, "the first");
+        for stream in &mut held[1..] {
+            assert!(ask(stream).await.starts_with("HTTP/1.1 200 OK\r\n"), "kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn silent_connections_make_others_wait_for_as_long_as_patience_lasts() {
+        let patience = Duration::from_millis(500);
+        let (address, _stop, _service) =
+            start_within(Limits { patience, ..Limits::default() }).await;
+        let mut silent = Vec::new();
+        for _ in 0..3 * MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HT").await.unwrap();
+            silent.push(stream);
+        }
+        let mut honest = TcpStream::connect(address).await.unwrap();
+        let early = timeout(Duration::from_millis(100), ask(&mut honest)).await;
         assert!(early.is_err(), "served beyond the limit");
-        held.pop();
         let mut answer = String::new();
         let mut chunk = [0; 1024];
         while !answer.ends_with("ok\n") {
-            let read = timeout(Duration::from_secs(5), extra.read(&mut chunk)).await;
+            let read = timeout(Duration::from_secs(30), honest.read(&mut chunk)).await;
             answer += std::str::from_utf8(&chunk[..read.unwrap().unwrap()]).unwrap();
         }
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -276,8 +279,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_never_ends_and_an_idle_connection_are_cut_off() {
-        let head_timeout = Duration::from_millis(300);
-        let (address, _stop, _service) = start_within(head_timeout).await;
+        let short = Duration::from_millis(300);
+        let look = Duration::from_millis(50);
+        let limits = Limits { asking: short, idle: short, look, ..Limits::default() };
+        let (address, _stop, _service) = start_within(limits).await;
         let mut unfinished = TcpStream::connect(address).await.unwrap();
         unfinished.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
         let mut idle = TcpStream::connect(address).await.unwrap();
@@ -290,6 +295,23 @@ mod tests {
                 .unwrap();
             assert!(!String::from_utf8_lossy(&rest).contains(" 200 "));
         }
+    }
+
+    #[tokio::test]
+    async fn a_byte_now_and_then_earns_no_more_time() {
+        let limits = Limits {
+            asking: Duration::from_millis(300),
+            look: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let (address, _stop, _service) = start_within(limits).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        let dripping = async {
+            while slow.write_all(b"G").await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), dripping).await.expect("still open");
     }
 
     #[tokio::test]

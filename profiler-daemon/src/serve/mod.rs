@@ -9,13 +9,18 @@
 //! generated from the same declarations. No output of this room holds a kernel
 //! address, because the snapshot holds none.
 
+pub mod access;
+mod answers;
 mod buckets;
+mod connection;
 mod exposition;
 mod http;
 mod listen;
 pub mod metrics;
 mod negotiate;
+mod places;
 mod process;
+mod watched;
 
 #[cfg(test)]
 mod example;
@@ -26,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use self::exposition::{Format, RenderError, render};
-pub use self::http::{STALE_AFTER, router};
+pub use self::http::STALE_AFTER;
 pub use self::listen::{BindError, MAX_CONNECTIONS, bind, serve};
 pub use self::process::Process;
 use crate::snapshot::Snapshot;

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::serve::access::FileError;
 use crate::snapshot::Name;
 
 /// Why `top` cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
+    /// The file of --http-config cannot be used.
+    #[error("--http-config {0}")]
+    BadClientConfig(#[from] FileError),
     /// A URL that no daemon can be at.
     #[error("--connect {url}: {why}; write it like http://127.0.0.1:9723")]
     BadUrl {
@@ -64,6 +68,7 @@ impl TopError {
         matches!(
             self,
             Self::BadUrl { .. }
+                | Self::BadClientConfig(_)
                 | Self::BadRecording { .. }
                 | Self::CannotRecord { .. }
                 | Self::RecordOfSeveral(_)

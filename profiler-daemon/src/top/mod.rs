@@ -26,7 +26,7 @@ pub use self::app::run;
 pub use self::error::TopError;
 pub use self::once::{Output, once};
 pub use self::priority::lock_memory;
-pub use self::source::{Http, Recorder, Replay, Source};
+pub use self::source::{ClientConfig, Http, Recorder, Replay, Source};
 pub use self::view::Theme;
 
 /// How to show it.

@@ -63,6 +63,11 @@ impl<'a> Field<'a> {
         self.parsed(&alternatives(&names), |text| T::from_str(text, false).ok())
     }
 
+    /// The value as true or false.
+    pub(super) fn boolean(&self) -> Result<bool, Problems> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong_type("true or false"))
+    }
+
     /// The value as an integer in `range`.
     pub(super) fn integer(&self, range: &RangeInclusive<u32>) -> Result<u32, Problems> {
         let expected = format!("an integer from {} to {}", range.start(), range.end());

@@ -69,12 +69,36 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         table: "",
         name: "listen",
-        about: "Address and port to serve on. There is no authentication: keep it on loopback, \
-                or behind something that asks who it is.",
+        about: "Address and port to serve on. One that others than this machine can reach needs \
+                users or client certificates in the file of web_config.",
         value: "\"127.0.0.1:9723\"",
         is_default: true,
         read: |settings, field| {
             settings.listen = field.parsed(ADDRESS, |text| text.parse().ok())?;
+            Ok(())
+        },
+    },
+    Key {
+        table: "",
+        name: "web_config",
+        about: "File with TLS, users and passwords for the port, in the web configuration form of \
+                Prometheus' exporters; docs/access.md shows one. Empty for none.",
+        value: "\"\"",
+        is_default: true,
+        read: |settings, field| {
+            let path = field.string("a string with the path of a file")?;
+            settings.web_config = (!path.is_empty()).then(|| path.into());
+            Ok(())
+        },
+    },
+    Key {
+        table: "",
+        name: "allow_unauthenticated",
+        about: "Listen also where others can reach the port and nobody is asked who they are.",
+        value: "false",
+        is_default: true,
+        read: |settings, field| {
+            settings.allow_unauthenticated = field.boolean()?;
             Ok(())
         },
     },

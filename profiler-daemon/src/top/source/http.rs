@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
+use ureq::http::header::{AUTHORIZATION, HOST};
 
-use super::{LARGEST_SNAPSHOT, Source, parse};
+use super::client::{ClientConfig, basic};
+use super::{LARGEST_SNAPSHOT, Source, parse, refusal};
 use crate::snapshot::{Name, Snapshot};
 use crate::top::TopError;
 
@@ -19,50 +22,50 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// A daemon.
 pub struct Http {
     agent: ureq::Agent,
+    /// What is asked for, under the name that the certificate is to have.
+    asked: String,
+    /// As it is shown.
     url: String,
+    authorization: Option<String>,
     name: String,
 }
 
 impl Http {
-    /// The daemon at `url`: `http://HOST[:9723][/PATH]`, or `HOST[:PORT]`.
+    /// The daemon at `url`: `http[s]://[USER:PASSWORD@]HOST[:9723][/PATH]`, or
+    /// `HOST[:PORT]`, connected to as `client` says.
     ///
     /// # Errors
     ///
-    /// It is no such URL.
-    pub fn new(url: &str) -> Result<Self, TopError> {
-        let bad = |why: &str| TopError::BadUrl { url: Name::from(url), why: why.to_owned() };
+    /// It is no such URL, or there is nothing to check certificates by.
+    pub fn new(url: &str, client: &ClientConfig) -> Result<Self, TopError> {
+        let bad = |why: &str| TopError::BadUrl { url: shown(url), why: why.to_owned() };
         let with_scheme =
             if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: Uri = with_scheme.parse().map_err(|e| bad(&format!("not a URL ({e})")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(bad(
-                    "https is not spoken; go through `ssh -L 9723:127.0.0.1:9723 HOST` instead",
-                ));
-            }
-            _ => return Err(bad("only http is spoken")),
-        }
+        let scheme = match uri.scheme_str() {
+            Some(scheme @ ("http" | "https")) => scheme,
+            _ => return Err(bad("only http and https are spoken")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(bad("a daemon asks for no user"));
-        }
-        if authority.host().is_empty() {
+        let host = authority.host();
+        if host.is_empty() {
             return Err(bad("it has no host"));
         }
         if uri.query().is_some() {
             return Err(bad("a daemon takes no query"));
         }
+        let (user, after) = match authority.as_str().rsplit_once('@') {
+            Some((user, after)) => (Some(user), after),
+            None => (None, authority.as_str()),
+        };
         let port = match authority.port() {
             Some(port) => port.as_u16(),
             // A colon without a number that fits behind it.
-            None if !authority.as_str().ends_with(authority.host()) => {
-                return Err(bad("the port is not a number up to 65535"));
-            }
+            None if after != host => return Err(bad("the port is not a number up to 65535")),
             None => DEFAULT_PORT,
         };
         let base = uri.path().trim_end_matches('/').trim_end_matches("/api/v1/snapshot");
-        let host = authority.host();
+        let path = format!("{base}/api/v1/snapshot");
         let agent = ureq::Agent::config_builder()
             .timeout_connect(Some(TIMEOUT_CONNECT))
             .timeout_global(Some(TIMEOUT))
@@ -71,35 +74,50 @@ impl Http {
             .max_redirects_will_error(false)
             // A proxy of the environment has no way to this machine's loopback.
             .proxy(None)
-            .user_agent(concat!("lockprof/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
+            .user_agent(concat!("lockprof/", env!("CARGO_PKG_VERSION")));
+        let name = format!("{host}:{port}");
+        let connection = client.connect(agent, scheme, &name).map_err(|why| bad(&why))?;
         Ok(Self {
-            agent,
-            url: format!("http://{host}:{port}{base}/api/v1/snapshot"),
-            name: format!("{host}:{port}"),
+            agent: connection.agent,
+            asked: format!("{scheme}://{}{path}", connection.authority),
+            url: format!("{scheme}://{name}{path}"),
+            authorization: user.map(of_url).or_else(|| client.authorization().map(Into::into)),
+            name,
         })
     }
 
     fn get(&self) -> Result<Vec<u8>, String> {
-        let mut response = self.agent.get(&self.url).call().map_err(|error| {
-            format!("{}: {}; is the daemon running there?", self.url, plain(&error))
-        })?;
+        let mut request = self.agent.get(&self.asked).header(HOST, &self.name);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut response =
+            request.call().map_err(|error| format!("{}: {}", self.url, refusal::of(&error)))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(format!("{}: answered {status}; is that a lockprof daemon?", self.url));
+            let secure = self.url.starts_with("https:");
+            let next = refusal::of_status(status, secure, self.authorization.is_some());
+            return Err(format!("{}: answered {status}; {next}", self.url));
         }
         let body = response.body_mut().with_config().limit(LARGEST_SNAPSHOT);
-        body.read_to_vec().map_err(|error| format!("{}: {}", self.url, plain(&error)))
+        body.read_to_vec().map_err(|error| format!("{}: {}", self.url, refusal::of(&error)))
     }
 }
 
-/// Without the library's own prefixes.
-fn plain(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
-    }
+/// A URL as it may be shown: without user and password. What is no URL may hold
+/// a password with any character, so everything up to the last `@` counts.
+fn shown(url: &str) -> Name {
+    let Some((before, host)) = url.rsplit_once('@') else { return Name::from(url) };
+    let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    Name::from(format!("{scheme}(hidden)@{host}").as_str())
+}
+
+/// The header for `USER[:PASSWORD]` of a URL.
+fn of_url(user: &str) -> String {
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
+    basic(&decoded(user), &decoded(password))
 }
 
 impl Source for Http {
@@ -121,7 +139,9 @@ mod tests {
     use super::*;
 
     fn url(text: &str) -> Result<String, String> {
-        Http::new(text).map(|http| http.url).map_err(|error| error.to_string())
+        Http::new(text, &ClientConfig::default())
+            .map(|http| http.url)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -133,6 +153,9 @@ mod tests {
             ("http://a/api/v1/snapshot", "http://a:9723/api/v1/snapshot"),
             ("http://[::1]:7", "http://[::1]:7/api/v1/snapshot"),
             ("[::1]", "http://[::1]:9723/api/v1/snapshot"),
+            ("https://a", "https://a:9723/api/v1/snapshot"),
+            ("https://ann:secret@a:1", "https://a:1/api/v1/snapshot"),
+            ("ann:secret@a", "http://a:9723/api/v1/snapshot"),
         ] {
             assert_eq!(url(written).as_deref(), Ok(asked), "{written}");
         }
@@ -145,13 +168,15 @@ mod tests {
             ("http://", "not a URL"),
             ("a b", "not a URL"),
             ("ftp://a", "only http"),
-            ("https://a", "ssh -L"),
-            ("http://u:p@a", "asks for no user"),
             ("http://a?x=1", "no query"),
             ("http://a:99999", "port"),
         ] {
             let error = url(written).expect_err(written);
             assert!(error.contains(why) && error.contains("http://127.0.0.1:9723"), "{error}");
+        }
+        for written in ["http://ann:sec ret@a", "ftp://ann:secret@a", "ann:s@e/c?r@a:99999"] {
+            let error = url(written).expect_err(written);
+            assert!(error.contains("(hidden)@a") && !error.contains("ann"), "{error}");
         }
         let error = url("http://a\x1b[2J").unwrap_err();
         assert!(!error.contains('\x1b'), "{error:?}");
@@ -167,7 +192,7 @@ mod tests {
             let _ = stream.read(&mut request);
             let _ = stream.write_all(answer.as_bytes());
         });
-        Http::new(&address.to_string()).unwrap()
+        Http::new(&address.to_string(), &ClientConfig::default()).unwrap()
     }
 
     #[test]
@@ -184,9 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn user_and_password_of_a_url_are_decoded() {
+        // RFC 7617, section 2.
+        assert_eq!(of_url("Aladdin:open%20sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(of_url("Aladdin"), basic(b"Aladdin", b""));
+    }
+
+    #[test]
+    fn a_daemon_that_asks_for_a_password_is_given_one_next_time() {
+        const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+        let error = answering(REFUSED).read().unwrap_err();
+        assert!(error.contains("401") && error.contains("--http-config"), "{error}");
+    }
+
+    #[test]
     fn nobody_there_is_an_error_with_the_address() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = Http::new(&free.to_string()).unwrap().read().unwrap_err();
+        let error =
+            Http::new(&free.to_string(), &ClientConfig::default()).unwrap().read().unwrap_err();
         assert!(error.contains(&free.to_string()), "{error}");
         assert!(error.contains("refused") && error.contains("is the daemon running"), "{error}");
     }

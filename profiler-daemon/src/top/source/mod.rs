@@ -3,12 +3,15 @@
 //! [`Http`] asks a daemon, [`Replay`] reads a recording; `lockprof top` by
 //! itself brings one that has the programs attached.
 
+mod client;
 mod http;
 mod record;
+mod refusal;
 mod replay;
 
 use serde::Deserialize as _;
 
+pub use self::client::ClientConfig;
 pub use self::http::Http;
 pub use self::record::Recorder;
 pub use self::replay::Replay;
