@@ -177,8 +177,8 @@ pub(crate) fn mirror() -> Result<Mirror> {
     choose_mirror(&String::from_utf8_lossy(&targets.stdout)).ok_or_else(|| {
         anyhow!(
             "this machine's apt sources have no Debian suite; kernels and roots are taken from the \
-             mirror that they name (for Debian itself https://deb.debian.org/debian, with the keys of \
-             the package debian-archive-keyring)"
+             mirror that they name: add one of Debian (sources.list(5)), with the keys of the package \
+             debian-archive-keyring"
         )
     })
 }
