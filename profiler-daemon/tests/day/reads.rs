@@ -11,7 +11,7 @@ use lockprof::snapshot::containers::TopContainers;
 use super::{SCRAPES, common, growth};
 use crate::needs_bpf;
 
-/// Before anything is compared.
+/// Rounds before anything is compared.
 const WARM: usize = 500;
 /// Names of whoever else waits on this machine meanwhile are kept, some bytes of
 /// them for a read.

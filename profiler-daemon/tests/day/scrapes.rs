@@ -22,11 +22,11 @@ const HOURS: usize = 24;
 const SCRAPES_AN_HOUR: usize = SCRAPES / HOURS;
 /// Hours before anything is compared: in them the programs are attached anew, and
 /// the tables of tasks and containers, which are bounded, get full.
-const WARM: usize = 8;
+const WARM: usize = 12;
 /// Hours that begin with a reload which attaches anew.
 const ATTACHES_ANEW: [usize; 4] = [1, 2, 3, 4];
 /// Hours that begin with another reload.
-const RELOADS: [usize; 4] = [9, 13, 17, 21];
+const RELOADS: [usize; 4] = [10, 13, 17, 21];
 /// Containers that come and go in an hour, and in one of those before anything is
 /// compared.
 const CONTAINERS: usize = 4;
@@ -40,9 +40,9 @@ const BYTES_A_SCRAPE: f64 = 50.0;
 
 /// The settings of an hour: the mounts are counted as often as can be.
 fn config(hour: usize) -> String {
-    let rows = if hour % 2 == 0 || hour > WARM { 64 } else { 128 };
+    let rows = if hour.is_multiple_of(2) || hour > WARM { 64 } else { 128 };
     format!(
-        "[attribution]\nrows = {rows}\n[mounts]\ninterval = \"1s\"\n\
+        "[attribution]\nrows = {rows}\nslow_waits = 16\n[mounts]\ninterval = \"1s\"\n\
          [metrics]\ncontainers = {SELECTED}\n"
     )
 }
