@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::common;
 use super::daemon::Daemon;
-use super::wire::{Answer, Client, SILENCE};
+use super::exposition::Exposition;
+use super::wire::{self, Answer, Client, SILENCE};
 use crate::needs_bpf;
 
 /// What is sent, and the statuses that come back; none where the daemon closes.
@@ -199,6 +200,26 @@ fn whoever_asks_for_the_head_gets_no_body() {
         (200, Some(Format::Text.content_type()))
     );
     assert!(bytes.ends_with(b"\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
+    daemon.check_unharmed();
+}
+
+/// How `nc -N` and others ask.
+#[test]
+fn a_client_that_has_said_all_it_wants_gets_its_answers() {
+    needs_bpf!("a_client_that_has_said_all_it_wants_gets_its_answers");
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.descriptors();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    for round in 0..200 {
+        let count = [1, 3, 30][round % 3];
+        let bytes = wire::say(daemon.address, &request.repeat(count));
+        let answers = Answer::all(&bytes).expect("whole answers");
+        assert_eq!(answers.len(), count, "answers in round {round}");
+        for answer in &answers {
+            Exposition::read(answer, Format::Text).expect("whole metrics");
+        }
+    }
+    daemon.await_descriptors(descriptors);
     daemon.check_unharmed();
 }
 

@@ -131,3 +131,11 @@ impl Client {
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     Client::connect(address).map_err(|error| error.to_string())?.get(path, "*/*")
 }
+
+/// What the daemon says to `bytes`, after which nothing more comes.
+pub(crate) fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut client = Client::connect(address).expect("the daemon listens");
+    // It may have refused already and closed.
+    let _ = client.send(bytes).and_then(|()| client.finish());
+    client.rest()
+}
