@@ -112,6 +112,8 @@ fn parse_weight(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy as _;
+
     use super::Format::{OpenMetrics, Protobuf, Text};
     use super::*;
 
@@ -167,6 +169,46 @@ mod tests {
             (Some(",,;=,"), None),
         ] {
             assert_eq!(negotiate(accept), expected, "{accept:?}");
+        }
+    }
+
+    /// `Accept` as thousandths say it.
+    fn weight(thousandths: u16) -> String {
+        format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_breaks_it(accept in "\\PC{0,60}([a-z*]{0,9}/[a-z*]{0,9}(;[a-z]{0,3}=\\PC{0,6}){0,3},){0,6}") {
+            let chosen = negotiate(Some(&accept));
+            // Who takes anything if all else fails always gets something, unless what
+            // comes before is quoted or says otherwise.
+            if chosen.is_none() && !accept.contains("q=") {
+                proptest::prop_assert!(!accept.split(',').any(|range| range.trim() == "*/*"));
+            }
+        }
+
+        #[test]
+        fn the_heaviest_format_wins_and_of_equals_the_first(
+            order in proptest::sample::subsequence(Format::ALL.to_vec(), 0..=3).prop_shuffle(),
+            weights in [0..=1000u16, 0..=1000u16, 0..=1000u16],
+            few in proptest::bool::ANY,
+        ) {
+            let weights = weights.map(|weight| if few { weight % 2 } else { weight });
+            let ranges: Vec<_> = order.iter().zip(weights).collect();
+            let accept: Vec<_> = ranges
+                .iter()
+                .map(|(format, q)| format!("{}; q={}", format.content_type(), weight(*q)))
+                .collect();
+            let mut heaviest: Option<(Format, u16)> = None;
+            for (format, weight) in ranges {
+                if weight > heaviest.map_or(0, |(_, weight)| weight) {
+                    heaviest = Some((*format, weight));
+                }
+            }
+            // An empty header is none.
+            let expected = if order.is_empty() { Some(Text) } else { heaviest.map(|(f, _)| f) };
+            proptest::prop_assert_eq!(negotiate(Some(&accept.join(", "))), expected);
         }
     }
 }

@@ -333,4 +333,20 @@ mod tests {
             assert_eq!(serde_json::to_value(runtime).unwrap(), runtime.as_str());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_task_calls_itself_is_harmless_and_not_escaped_twice(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            text in "(\\PC|[\\x00-\\x1f\u{7f}-\u{9f}\u{200e}\u{202a}-\u{202e}]){0,40}",
+        ) {
+            let harmful =
+                |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{202a}'..='\u{202e}');
+            for name in [Name::from_bytes(&bytes), Name::from(text.as_str()), Name::from(text)] {
+                let shown = name.to_string();
+                proptest::prop_assert!(!shown.chars().any(harmful), "{:?}", shown);
+                proptest::prop_assert_eq!(Name::from(shown), name);
+            }
+        }
+    }
 }

@@ -228,4 +228,16 @@ mod tests {
             assert_eq!(runtime(&comm("mount"), &path), Runtime::Other, "{path}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_breaks_it_and_what_follows_a_nul_does_not_count(
+            name in proptest::collection::vec(1..=u8::MAX, 0..15),
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..8),
+            path in "\\PC{0,40}(/(docker|crio|system\\.slice|\\.service|-|é){0,4}){0,6}",
+        ) {
+            let whole = [&name[..], &[0], &rest].concat();
+            proptest::prop_assert_eq!(runtime(&whole, &path), runtime(&name, &path));
+        }
+    }
 }

@@ -244,3 +244,38 @@ fn text_that_is_not_toml_is_told_by_line() {
     let twice = errors("listen = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"\n");
     assert!(twice[0].starts_with("f.toml:2: not TOML: duplicate key"), "{twice:?}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_it(text in "(\\PC|[\\[\\]{}=\"'#.,\\-\n\r\t 0-9]){0,200}") {
+        let _ = parse(&text, Path::new("f.toml"));
+    }
+
+    /// A piece of the default text taken out or put in elsewhere: each error names a
+    /// line that the text has, and has no line of its own.
+    #[test]
+    fn errors_name_lines_that_there_are(
+        cut in proptest::prelude::any::<(proptest::sample::Index, proptest::sample::Index)>(),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        put in "[a-z\\[\\]=\"#. \n0-9\u{7}\u{e9}-]{0,12}",
+    ) {
+        let mut text: Vec<char> = all_in_force().chars().collect();
+        let (a, b) = (cut.0.index(text.len()), cut.1.index(text.len()));
+        // Few at a time: with large pieces gone little is left that could be wrong.
+        text.drain(a.min(b)..a.max(b).min(a.min(b) + 40));
+        let at = at.index(text.len());
+        text.splice(at..at, put.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = parse(&text, Path::new("f.toml")) {
+            proptest::prop_assert!(errors.iter().count() > 0);
+            for error in errors.iter() {
+                let Origin::File { line: Some(line), .. } = error.origin else {
+                    panic!("without a line: {error}");
+                };
+                proptest::prop_assert!((1..=text.split('\n').count()).contains(&line), "{}", error);
+                let control = error.message.chars().find(|c| c.is_control());
+                proptest::prop_assert!(control.is_none(), "{:?} in {:?}", control, error);
+            }
+        }
+    }
+}

@@ -174,4 +174,17 @@ mod tests {
         let first = caller.receive::<Event>().unwrap();
         assert!(matches!(first, Some(Event::Progress(Progress { starts: 0, .. }))), "{first:?}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_no_message_is_an_error_and_the_next_one_comes_over(
+            packet in proptest::collection::vec(proptest::num::u8::ANY, 1..200),
+        ) {
+            let (caller, mut engine) = Channel::pair().unwrap();
+            send(&caller, &packet, SendFlags::NOSIGNAL).unwrap();
+            caller.send(&Request::Stop).unwrap();
+            proptest::prop_assert!(engine.receive::<Request>().is_err());
+            proptest::prop_assert!(matches!(engine.receive().unwrap(), Some(Request::Stop)));
+        }
+    }
 }

@@ -61,6 +61,7 @@ fn parse(json: &[u8]) -> Result<Snapshot, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::top::fixture::{Fixture, totals_of};
 
     #[test]
     fn a_snapshot_of_another_schema_is_named_as_such() {
@@ -68,5 +69,37 @@ mod tests {
         assert!(error.contains("schema 2") && error.contains("same version"), "{error}");
         let error = parse(b"<html>").unwrap_err();
         assert!(error.contains("not a snapshot"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_it(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            proptest::prop_assert!(parse(&bytes).is_err());
+        }
+
+        /// Cut anywhere it is an error, and with a byte changed it is one or is still a
+        /// snapshot that can be shown.
+        #[test]
+        fn a_damaged_snapshot_is_an_error_or_a_snapshot(
+            at in proptest::prelude::any::<proptest::sample::Index>(),
+            byte in proptest::num::u8::ANY,
+        ) {
+            let mut json = serde_json::to_vec(&totals_of(Fixture::Rich)).unwrap();
+            let at = at.index(json.len());
+            proptest::prop_assert!(parse(&json[..at]).is_err());
+            json[at] = byte;
+            if let Ok(snapshot) = parse(&json) {
+                let _ = snapshot.since(&totals_of(Fixture::Rich));
+                proptest::prop_assert_eq!(snapshot.schema, SCHEMA);
+            }
+        }
+    }
+
+    /// What a hostile daemon may answer with.
+    #[test]
+    fn deep_json_is_an_error() {
+        for open in ["[", "{\"a\":", "{\"schema\":1,\"locks\":["] {
+            assert!(parse(open.repeat(100_000).as_bytes()).is_err());
+        }
     }
 }
