@@ -117,6 +117,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let served = http1::Builder::new()
         // The time is kept for all connections together.
         .header_read_timeout(None)
+        // Who closes one direction after its requests still gets the answers.
+        .half_close(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Watched { stream, seat: seat.clone() }), service);
     let mut served = pin!(served);

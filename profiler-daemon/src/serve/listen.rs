@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,14 @@ use super::places::{Limits, Places};
 
 /// Connections served at once; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 64;
+/// Connections that the kernel holds until there is a place (`net.core.somaxconn`
+/// may make it fewer); of further ones it drops the first packet, which clients
+/// send again after a second.
+const QUEUE: u32 = 1024;
+/// Bytes that the kernel takes of a response that its client does not read: as
+/// much as most have, where up to `net.ipv4.tcp_wmem`, often 4 MiB, would be the
+/// kernel's own choice for each.
+const SEND_BUFFER: u32 = 256 << 10;
 /// Time that a request in progress gets at the end.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// Most bytes of the head of a request.
@@ -79,18 +87,28 @@ pub enum BindError {
     },
 }
 
-/// Listens on `address`.
+/// Listens on `address`, in an event loop.
 ///
 /// # Errors
 ///
 /// [`BindError`], with the address and what to do next.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    listen(address).map_err(|source| match source.kind() {
         ErrorKind::AddrInUse => BindError::InUse { address },
         ErrorKind::AddrNotAvailable => BindError::NoSuchAddress { address },
         ErrorKind::PermissionDenied => BindError::Denied { address },
         _ => BindError::Other { address, source },
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port can be taken again at once after a restart.
+    socket.set_reuseaddr(true)?;
+    // Connections have that of the socket that accepts them.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// Serves `source` on `listener` to whom `access` lets in, until `shutdown` is
@@ -175,7 +193,7 @@ mod tests {
     }
 
     async fn start_within(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let access = Access::new(AccessFile::read(None).unwrap(), address, false).unwrap();
@@ -223,7 +241,7 @@ mod tests {
         service.await.unwrap();
         assert!(began.elapsed() < GRACE, "waited for an idle connection");
         assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
-        bind(address).await.unwrap();
+        bind(address).unwrap();
     }
 
     #[tokio::test]
@@ -343,9 +361,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_what_to_do() {
-        let holder = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let holder = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = holder.local_addr().unwrap();
-        let error = bind(address).await.unwrap_err();
+        let error = bind(address).unwrap_err();
         assert!(matches!(error, BindError::InUse { .. }), "{error:?}");
         let message = error.to_string();
         assert!(message.contains(&format!("cannot listen on {address}: the port is in use")));
@@ -356,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_another_machine_is_named_with_what_to_do() {
         // 192.0.2.0/24 is reserved for documentation (RFC 5737).
-        let error = bind("192.0.2.1:9723".parse().unwrap()).await.unwrap_err();
+        let error = bind("192.0.2.1:9723".parse().unwrap()).unwrap_err();
         assert!(matches!(error, BindError::NoSuchAddress { .. }), "{error:?}");
         assert!(error.to_string().contains("--listen 127.0.0.1:9723"), "{error}");
     }

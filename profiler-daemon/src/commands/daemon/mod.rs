@@ -60,7 +60,7 @@ async fn until_stopped(
     let file = AccessFile::read(settings.web_config.as_deref())?;
     let listener = match &passed {
         Some(passed) => passed.listener()?,
-        None => serve::bind(settings.listen).await?,
+        None => serve::bind(settings.listen)?,
     };
     let address = address_of(&listener)?;
     let access = Access::new(file, address, settings.allow_unauthenticated)?;
@@ -139,7 +139,7 @@ async fn reload(
     let listener = if settings.listen == running.listen {
         None
     } else {
-        Some(serve::bind(settings.listen).await?)
+        Some(serve::bind(settings.listen)?)
     };
     let address = listener.as_ref().map_or(Ok(server.address), address_of)?;
     file.check(address, settings.allow_unauthenticated)?;
