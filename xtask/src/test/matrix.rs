@@ -28,6 +28,8 @@ enum Usual {
     Each,
     /// [`USUAL`]: what it is about is lockprof's own doing.
     Middle,
+    /// None: so it is, it takes minutes, and the tests on this kernel have it too.
+    None,
 }
 
 /// MiB that a machine has at least: the programs of all these files are unpacked
@@ -52,8 +54,8 @@ const FILES: &[File] = &[
     File { name: "privileges", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "attribution", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "hostile", threads: &[Threads::Single], usual: Usual::Middle },
-    File { name: "storm", threads: &[Threads::Single], usual: Usual::Middle },
-    File { name: "runtimes", threads: &[Threads::Single], usual: Usual::Middle },
+    File { name: "storm", threads: &[Threads::Single], usual: Usual::None },
+    File { name: "runtimes", threads: &[Threads::Single], usual: Usual::None },
     File { name: "strategies", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "samples", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "path_walks", threads: &[Threads::Multi], usual: Usual::Middle },
@@ -66,25 +68,29 @@ struct Row {
     kernel: &'static str,
     nodes: u32,
     cpus: u32,
-    /// Whether it is run without `--all`.
-    usual: bool,
+    /// The modes of emulation that are run without `--all`; the others are run
+    /// with it, or when the kernel is named.
+    usual: &'static [Threads],
     threads: &'static [Threads],
 }
 
 const BOTH: &[Threads] = &[Threads::Single, Threads::Multi];
+const SINGLE: &[Threads] = &[Threads::Single];
+const MULTI: &[Threads] = &[Threads::Multi];
+const NONE: &[Threads] = &[];
 
 /// The machines that every series has are of two nodes with two CPUs each. On
 /// the larger ones all CPUs in one thread would take too long.
 const ROWS: &[Row] = &[
-    Row { kernel: "5.10", nodes: 2, cpus: 4, usual: true, threads: BOTH },
-    Row { kernel: "6.1", nodes: 2, cpus: 4, usual: false, threads: BOTH },
-    Row { kernel: "6.12", nodes: 2, cpus: 4, usual: true, threads: BOTH },
-    Row { kernel: "6.18", nodes: 2, cpus: 4, usual: false, threads: BOTH },
-    Row { kernel: "7.0", nodes: 2, cpus: 4, usual: false, threads: BOTH },
-    Row { kernel: "7.2", nodes: 2, cpus: 4, usual: false, threads: BOTH },
-    Row { kernel: "7.3", nodes: 2, cpus: 4, usual: true, threads: BOTH },
-    Row { kernel: "6.12", nodes: 4, cpus: 8, usual: false, threads: &[Threads::Multi] },
-    Row { kernel: "7.2", nodes: 8, cpus: 8, usual: false, threads: &[Threads::Multi] },
+    Row { kernel: "5.10", nodes: 2, cpus: 4, usual: SINGLE, threads: BOTH },
+    Row { kernel: "6.1", nodes: 2, cpus: 4, usual: NONE, threads: BOTH },
+    Row { kernel: "6.12", nodes: 2, cpus: 4, usual: BOTH, threads: BOTH },
+    Row { kernel: "6.18", nodes: 2, cpus: 4, usual: NONE, threads: BOTH },
+    Row { kernel: "7.0", nodes: 2, cpus: 4, usual: NONE, threads: BOTH },
+    Row { kernel: "7.2", nodes: 2, cpus: 4, usual: NONE, threads: BOTH },
+    Row { kernel: "7.3", nodes: 2, cpus: 4, usual: BOTH, threads: BOTH },
+    Row { kernel: "6.12", nodes: 4, cpus: 8, usual: NONE, threads: MULTI },
+    Row { kernel: "7.2", nodes: 8, cpus: 8, usual: NONE, threads: MULTI },
 ];
 
 /// One virtual machine to run.
@@ -125,13 +131,13 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
         bail!("the matrix has no kernel {unknown}; it is in xtask/src/test/matrix.rs");
     }
     let wanted = |row: &&Row| match kernels {
-        [] => all || row.usual,
+        [] => all || !row.usual.is_empty(),
         kernels => kernels.iter().any(|name| name == row.kernel),
     };
     let each = all || !kernels.is_empty();
     let mut guests = Vec::new();
     for row in ROWS.iter().filter(wanted) {
-        for &threads in row.threads {
+        for &threads in if each { row.threads } else { row.usual } {
             guests.push(Guest {
                 kernel: row.kernel,
                 machine: Machine {
@@ -143,7 +149,11 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
                 files: FILES
                     .iter()
                     .filter(|file| file.threads.contains(&threads))
-                    .filter(|file| each || file.usual == Usual::Each || row.kernel == USUAL)
+                    .filter(|file| match file.usual {
+                        Usual::Each => true,
+                        Usual::Middle => each || row.kernel == USUAL,
+                        Usual::None => each,
+                    })
                     .collect(),
                 doctor: row.nodes == 2 && threads == Threads::Single,
             });
@@ -196,6 +206,7 @@ mod tests {
         };
         assert_eq!((runs(false, "hostile"), runs(false, "exact")), (1, 3));
         assert_eq!((runs(true, "hostile"), runs(true, "exact")), (7, 7));
+        assert_eq!((runs(false, "runtimes"), runs(true, "runtimes")), (0, 7));
         assert_eq!(
             choose(false, &["5.10".into()]).unwrap()[0].files.len(),
             choose(true, &[]).unwrap()[0].files.len()

@@ -136,11 +136,8 @@ async fn reload(
 ) -> anyhow::Result<Reloaded> {
     let settings = load()?;
     let file = AccessFile::read(settings.web_config.as_deref())?;
-    let listener = if settings.listen == running.listen {
-        None
-    } else {
-        Some(serve::bind(settings.listen)?)
-    };
+    let listener =
+        if settings.listen == running.listen { None } else { Some(serve::bind(settings.listen)?) };
     let address = listener.as_ref().map_or(Ok(server.address), address_of)?;
     file.check(address, settings.allow_unauthenticated)?;
     if settings.drop_privileges != given_up {
