@@ -318,7 +318,7 @@ fn what_cannot_be_shown_is_named_with_the_next_step() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let nobody = nobody.to_string();
     let cases: &[(&[&str], i32, &[&str])] = &[
-        (&["--once", "--connect", "https://a"], 2, &["https://a", "ssh -L"]),
+        (&["--once", "--connect", "ftp://a"], 2, &["ftp://a", "only http and https"]),
         (&["--once", "--connect", &nobody], 1, &[&nobody, "refused", "is the daemon running"]),
         (&["--once", "--replay", "/no/such"], 2, &["/no/such", "--record FILE"]),
         (&["--once", "--record", "/no/such/x"], 2, &["/no/such/x", "can be appended to"]),
