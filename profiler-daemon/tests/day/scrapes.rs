@@ -182,14 +182,14 @@ fn a_day_of_scrapes_takes_no_more_memory_descriptors_or_series() {
     daemon.check_unharmed();
 }
 
-/// What came after the warm-up are series of a lock, a call or an error that was not
-/// met before.
+/// What came after the warm-up are series of a lock, a call, a runtime or an error
+/// that was not met before, of which a machine with other work has some; those of
+/// containers that are gone would be many times as many.
 fn check_series(last: &Exposition, early: usize, late: usize) {
     let begin = |prefix: &str| last.samples.keys().filter(|s| s.starts_with(prefix)).count();
     let locks = begin("lockprof_lock_resolved{");
     let containers = begin("lockprof_container_info{");
     assert!(locks > 0 && containers > 0, "{locks} locks, {containers} containers");
     assert!(containers <= SELECTED, "{containers} containers");
-    let allowed = 2 * locks + 50;
-    assert!(late <= early + allowed, "{early} series, then {late}; {allowed} may come");
+    assert!(late <= 2 * early, "{early} series, then {late}");
 }
