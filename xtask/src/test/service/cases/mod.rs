@@ -1,5 +1,6 @@
 //! The tests, in the order in which they are run: installed first, purged last.
 
+mod access;
 mod drop_ins;
 mod installed;
 mod measured;
@@ -19,6 +20,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         installed::CASES,
         measured::CASES,
         reloaded::CASES,
+        access::CASES,
         restarted::CASES,
         drop_ins::CASES,
         socket::CASES,
