@@ -257,7 +257,7 @@ impl Access {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.count += 1;
         if refused.logged.is_none_or(|logged| logged.elapsed() >= LOG_REFUSED) {
-            tracing::warn!(requests = refused.count, last = %peer, "wrong user or password");
+            tracing::warn!(requests = refused.count, last = %peer, "wrong user or password, or too many of them at once");
             *refused = Refused { count: 0, logged: Some(Instant::now()) };
         }
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{PAGE, Place, Written, blocks, script};
 
 /// Where the page is in the machine, and the commands are run.
-pub(crate) const FOLDER: &str = "/root/lockprof";
+pub(crate) const FOLDER: &str = "/srv/lockprof";
 
 /// How the link to the first graph begins; what it shows is between this and the
 /// next parameter.
