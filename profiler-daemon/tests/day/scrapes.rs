@@ -177,7 +177,7 @@ fn a_day_of_scrapes_takes_no_more_memory_descriptors_or_series() {
         median(&memory) >> 10,
     );
     assert!(grown <= BYTES_A_SCRAPE, "{grown} bytes a scrape");
-    assert_eq!(daemon.threads(), threads);
+    daemon.await_threads(threads);
     // A reload says so in a few lines; a scrape, a storm and a container in none.
     assert!(lines <= 5 * RELOADS.len(), "{lines} lines in the log");
     check_series(&scrapers[0].before, series[WARM], *series.last().expect("some"));

@@ -19,6 +19,12 @@ use crate::needs_bpf;
 /// Clients.
 const CROWD: usize = 1000;
 
+/// Crowds, at most.
+const CROWDS: usize = 6;
+
+/// Bytes of memory that a crowd may leave taken: 200 for each of its connections.
+const KEPT: u64 = CROWD as u64 * 200;
+
 #[test]
 fn a_thousand_scrapes_at_once_all_get_whole_answers_and_leave_nothing_behind() {
     needs_bpf!("a_thousand_scrapes_at_once_all_get_whole_answers_and_leave_nothing_behind");
@@ -38,7 +44,7 @@ fn a_thousand_scrapes_at_once_all_get_whole_answers_and_leave_nothing_behind() {
 
     let mut after = Vec::new();
     let mut peak = 0;
-    for _ in 0..2 {
+    for round in 0..CROWDS {
         let (answers, most) = crowd(&daemon);
         let whole = answers.iter().filter(|answer| answer.is_ok()).count();
         let wrong: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
@@ -48,6 +54,9 @@ fn a_thousand_scrapes_at_once_all_get_whole_answers_and_leave_nothing_behind() {
         peak = peak.max(most);
         daemon.await_descriptors(descriptors);
         after.push(daemon.memory());
+        if round > 0 && after[round] <= after[round - 1] + KEPT {
+            break;
+        }
     }
     eprintln!(
         "descriptors {descriptors}; KiB: {} before, {} at most, {:?} after, {} the largest body",
@@ -56,14 +65,15 @@ fn a_thousand_scrapes_at_once_all_get_whole_answers_and_leave_nothing_behind() {
         after.iter().map(|bytes| bytes >> 10).collect::<Vec<_>>(),
         largest >> 10,
     );
-    assert_eq!(daemon.threads(), threads);
+    daemon.await_threads(threads);
     // Of each that is served: the figures, the text that is made of them, and the
     // buffers of the connection. A thousand of them would be ten times as much.
     let served = MAX_CONNECTIONS as u64 * (4 * largest + (32 << 10));
     assert!(peak <= before + served, "{peak} bytes, {before} before, {served} allowed");
-    // What the first crowd spread over the allocator's pages, the second one uses.
-    let kept = CROWD as u64 * 200;
-    assert!(after[1] <= after[0] + kept, "{after:?} bytes, {kept} allowed");
+    // What one crowd spread over the allocator's pages, the next one uses; a leak
+    // grows with each of them.
+    let settled = after.windows(2).any(|pair| pair[1] <= pair[0] + KEPT);
+    assert!(settled, "{after:?} bytes after each crowd, {KEPT} more allowed in one of them");
     daemon.check_unharmed();
 }
 

@@ -147,18 +147,13 @@ impl Daemon {
     /// Waits until it has no more than `descriptors` open: that of a connection is
     /// closed a moment after its client has gone.
     pub(crate) fn await_descriptors(&self, descriptors: usize) {
-        let began = Instant::now();
-        loop {
-            let open = self.descriptors();
-            if open <= descriptors {
-                return;
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{open} descriptors are open, {descriptors} were in the beginning"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        await_few("descriptors", descriptors, || self.descriptors());
+    }
+
+    /// Waits until it has no more than `threads`: the kernel lists one a moment
+    /// longer than it takes to join it (`mm_release` comes before `release_task`).
+    pub(crate) fn await_threads(&self, threads: usize) {
+        await_few("threads", threads, || self.threads());
     }
 
     /// It runs, answers, and did not panic.
@@ -169,6 +164,22 @@ impl Daemon {
         let answer = wire::get(self.address, "/healthz").expect("it answers");
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"));
         assert!(!lines().contains("panicked"), "{}", lines());
+    }
+}
+
+/// Waits until there are no more than in the beginning.
+fn await_few(what: &str, in_the_beginning: usize, count: impl Fn() -> usize) {
+    let began = Instant::now();
+    loop {
+        let now = count();
+        if now <= in_the_beginning {
+            return;
+        }
+        assert!(
+            began.elapsed() < PATIENCE,
+            "there are {now} {what}, in the beginning there were {in_the_beginning}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

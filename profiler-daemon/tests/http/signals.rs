@@ -89,7 +89,7 @@ fn counters_go_on_through_a_storm_of_reloads_that_change_nothing() {
         before >> 10,
         after >> 10
     );
-    assert_eq!(daemon.threads(), threads);
+    daemon.await_threads(threads);
     assert!(after <= before + (1 << 20), "{before} bytes before, {after} after");
     daemon.check_unharmed();
 }
@@ -147,7 +147,7 @@ fn reloads_that_attach_anew_leave_nothing_of_what_was_before() {
     daemon.await_logged(from, ANNOUNCED, 10);
     // Each of three scrapers may see each of the ten.
     assert!(resets <= 30, "{resets} resets for 10 announced ones");
-    assert_eq!(daemon.threads(), threads);
+    daemon.await_threads(threads);
     // Less than 100 KiB each; the kernel's types alone take tens of megabytes.
     assert!(after <= before + (1 << 20), "{before} bytes before, {after} after");
     daemon.check_unharmed();

@@ -164,6 +164,9 @@ impl Access {
     pub async fn follow(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
+            if self.source().path.is_none() {
+                continue;
+            }
             let access = self.clone();
             // It reads files, which may take its time. A panic in it was printed.
             let _ = tokio::task::spawn_blocking(move || access.look()).await;
