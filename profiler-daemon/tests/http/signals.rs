@@ -101,16 +101,10 @@ fn reloads_that_attach_anew_leave_nothing_of_what_was_before() {
     const OTHER: &str = "[attribution]\nrows = 512\n";
     const ANNOUNCED: &str = "counters start again from zero";
     let mut daemon = Daemon::start(ONE);
-    // What one attach leaves in the allocator, the next one uses.
-    for config in [OTHER, ONE, OTHER, ONE] {
-        daemon.configure(config);
-        daemon.reload();
-    }
-    let (descriptors, threads, from) = (daemon.descriptors(), daemon.threads(), daemon.logged());
+    let (descriptors, threads) = (daemon.descriptors(), daemon.threads());
     let stop = AtomicBool::new(false);
     let resets = AtomicU64::new(0);
-    let before = daemon.memory();
-    std::thread::scope(|scope| {
+    let (before, from) = std::thread::scope(|scope| {
         let _stop = Stop(&stop);
         for format in Format::ALL {
             let (daemon, stop, resets) = (&daemon, &stop, &resets);
@@ -123,6 +117,13 @@ fn reloads_that_attach_anew_leave_nothing_of_what_was_before() {
                 });
             });
         }
+        // What one attach and the scrapes meanwhile spread over the allocator's
+        // pages, the next ones use.
+        for config in [OTHER, ONE].repeat(4) {
+            daemon.configure(config);
+            daemon.reload();
+        }
+        let (before, from) = (daemon.memory(), daemon.logged());
         for _ in 0..5 {
             for (config, also) in [(OTHER, "nonsense = 1\n"), (ONE, "")] {
                 daemon.configure(&format!("{also}{config}"));
@@ -139,16 +140,46 @@ fn reloads_that_attach_anew_leave_nothing_of_what_was_before() {
                 assert!(!stop.load(Ordering::Relaxed), "a scrape failed");
             }
         }
+        (before, from)
     });
     daemon.await_descriptors(descriptors);
     let after = daemon.memory();
     let resets = resets.into_inner();
     eprintln!("{resets} resets seen; KiB: {} before, {} after", before >> 10, after >> 10);
     daemon.await_logged(from, ANNOUNCED, 10);
-    // Each of three scrapers may see each of the ten.
-    assert!(resets <= 30, "{resets} resets for 10 announced ones");
+    // Each of three scrapers may see each of the 18.
+    assert!(resets <= 54, "{resets} resets for 18 announced ones");
     daemon.await_threads(threads);
     // Less than 100 KiB each; the kernel's types alone take tens of megabytes.
     assert!(after <= before + (1 << 20), "{before} bytes before, {after} after");
+    daemon.check_unharmed();
+}
+
+#[test]
+fn scrapes_are_answered_while_a_reload_attaches() {
+    needs_bpf!("scrapes_are_answered_while_a_reload_attaches");
+    const LOOKING: &str = "\"resolved\"";
+    let config = |rows| format!("[attribution]\nrows = {rows}\n[log]\nlevel = \"debug\"\n");
+    let mut daemon = Daemon::start(&config(256));
+    let began = || -> String {
+        let mut client = Client::connect(daemon.address).expect("it listens");
+        let answer = client.get("/metrics", Format::Text.content_type()).expect("it answers");
+        let text = answer.text();
+        let line = text.lines().find(|line| line.starts_with("lockprof_start_time_seconds "));
+        line.expect("every session has begun").to_owned()
+    };
+    let mut answered = 0;
+    for rows in [512, 256, 512, 256] {
+        let before = began();
+        let from = daemon.logged();
+        daemon.configure(&config(rows));
+        daemon.signal(Signal::HUP);
+        daemon.await_logged(from, LOOKING, 1);
+        // It has yet to load and attach: whoever waits for that sees the new session.
+        answered += usize::from(began() == before);
+        daemon.await_logged(from, "\"reloaded\"", 1);
+        assert_ne!(began(), before);
+    }
+    assert!(answered > 0, "every scrape waited for the reload");
     daemon.check_unharmed();
 }

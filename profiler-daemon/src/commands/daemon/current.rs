@@ -55,8 +55,10 @@ impl Current {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn replace(&self, served: Arc<Served>) {
-        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
+    /// Serves another session; the one before.
+    pub(super) fn replace(&self, served: Arc<Served>) -> Arc<Served> {
+        let mut now = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *now, served)
     }
 
     pub(super) fn tick(&self) {

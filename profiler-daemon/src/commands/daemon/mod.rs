@@ -156,8 +156,10 @@ async fn reload(
         );
         return Ok(Reloaded::StartAnew);
     } else {
-        let session = start(&Settings { drop_privileges: false, ..settings.clone() })?;
-        current.replace(Served::new(session, &settings));
+        let of_thread = Settings { drop_privileges: false, ..settings.clone() };
+        let session = off_the_loop(move || start(&of_thread)).await??;
+        let before = current.replace(Served::new(session, &settings));
+        off_the_loop(move || drop(before)).await?;
         tracing::info!("counters start again from zero: the watched locks or limits changed");
     }
     if listener.is_some() {
@@ -173,6 +175,17 @@ async fn reload(
     super::logging::set_level(settings.log.level);
     tracing::info!("reloaded");
     Ok(Reloaded::Applied(Box::new(settings)))
+}
+
+/// Runs what takes its time on a thread of its own; scrapes are answered meanwhile.
+///
+/// # Errors
+///
+/// It panicked, which was logged.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("the thread for it ended early")
 }
 
 /// What a listener is bound to: decides who has to be asked who they are.

@@ -50,10 +50,9 @@ pub(super) fn attaching() {
     ]);
 }
 
-/// Says that a reload has begun. What it does may take as long as a start, and the
-/// reader was fine until now.
+/// Says that a reload has begun.
 pub(super) fn reloading() {
-    let mut states = vec![NotifyState::Reloading, NotifyState::Watchdog];
+    let mut states = vec![NotifyState::Reloading];
     // Of notify-reload units it is demanded.
     states.extend(NotifyState::monotonic_usec_now().ok());
     notify(&states);
