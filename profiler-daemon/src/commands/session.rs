@@ -20,7 +20,7 @@ use crate::kernel::topology::{Topology, kernel_release, online_cpus};
 use crate::locks::resolve::{self, NothingToWatch, Resolution, Sources};
 use crate::reader::attribution::Charges;
 use crate::reader::attribution::keeper::Keeper;
-use crate::reader::{Reader, Subject};
+use crate::reader::{Extent, Reader, Subject};
 use crate::snapshot::{self, Host, Name, NumaNode, Snapshot};
 use crate::who::Cgroups;
 
@@ -31,7 +31,7 @@ const FRESH: Duration = Duration::from_millis(50);
 /// The reader, and what it read last.
 struct Reading {
     reader: Reader,
-    latest: Option<(Instant, Arc<Snapshot>)>,
+    latest: Option<(Instant, Extent, Arc<Snapshot>)>,
 }
 
 /// Attached programs with their reader. Dropping it detaches everything.
@@ -144,12 +144,23 @@ impl Session {
 
     /// Totals since the programs were attached, at most 50 ms old.
     pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.read(Extent::Whole)
+    }
+
+    /// The same without the list of slow waits.
+    pub fn counters(&self) -> Arc<Snapshot> {
+        self.read(Extent::Counters)
+    }
+
+    fn read(&self, wanted: Extent) -> Arc<Snapshot> {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         match &reading.latest {
-            Some((read_at, snapshot)) if read_at.elapsed() < FRESH => snapshot.clone(),
+            Some((read_at, extent, snapshot)) if *extent >= wanted && read_at.elapsed() < FRESH => {
+                snapshot.clone()
+            }
             _ => {
-                let snapshot = Arc::new(reading.reader.read());
-                reading.latest = Some((Instant::now(), snapshot.clone()));
+                let snapshot = Arc::new(reading.reader.read(wanted));
+                reading.latest = Some((Instant::now(), wanted, snapshot.clone()));
                 snapshot
             }
         }
@@ -160,7 +171,7 @@ impl Session {
         if let Some(charges) = &self.charges {
             charges.look_up_names();
         }
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner).reader.read()
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).reader.read(Extent::Whole)
     }
 
     /// When measuring began.

@@ -1,26 +1,28 @@
 //! Names for the addresses of kernel stacks.
 //!
-//! In: addresses, and `/proc/kallsyms`. Out: `function+0xoffset`. Addresses that
-//! are not known yet are looked up together, in one pass over the file, away from
-//! whoever shows them; what was looked up is kept. The file stays open: whether it
+//! In: addresses, and `/proc/kallsyms`. Out: `function+0xoffset`. Addresses in
+//! functions that are not known yet are looked up together, in one pass over the
+//! file, away from whoever shows them; the functions are kept, as a pass takes
+//! some ten milliseconds. The file stays open: whether it
 //! shows addresses is decided by the privileges of whoever opened it
 //! (`kallsyms_open` in kernel/kallsyms.c, Linux 5.8), so that it can be read after
 //! they were given up.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek as _};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::kallsyms::{KALLSYMS, KallsymsError, parse};
 
-/// Most addresses whose names are kept: those of some hundred call chains.
+/// Most functions that are kept: those of some thousand call chains.
 const CAPACITY: usize = 8192;
 
-/// Names that were looked up.
+/// Functions that were looked up.
 #[derive(Debug, Default)]
 pub struct StackNames {
-    names: RwLock<HashMap<u64, Box<str>>>,
+    /// By the address where they begin.
+    functions: RwLock<BTreeMap<u64, Function>>,
     /// Opened before it is needed.
     table: Option<Mutex<File>>,
 }
@@ -36,7 +38,12 @@ impl StackNames {
     /// Name of the function at `address`, with the offset; `None` until it was
     /// looked up.
     pub fn get(&self, address: u64) -> Option<Box<str>> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        let (start, function) = at(&functions, address)?;
+        Some(match start {
+            0 => function.name.clone(),
+            start => format!("{}+{:#x}", function.name, address - start).into_boxed_str(),
+        })
     }
 
     /// Looks up those of `addresses` that are not known.
@@ -62,8 +69,8 @@ impl StackNames {
         table: impl FnOnce() -> std::io::Result<T>,
     ) -> Result<(), KallsymsError> {
         let mut unknown: Vec<u64> = {
-            let known = self.names.read().unwrap_or_else(PoisonError::into_inner);
-            addresses.into_iter().filter(|address| !known.contains_key(address)).collect()
+            let known = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+            addresses.into_iter().filter(|address| at(&known, *address).is_none()).collect()
         };
         unknown.sort_unstable();
         unknown.dedup();
@@ -74,23 +81,70 @@ impl StackNames {
         let Some(found) = functions(table().map_err(read)?, &unknown).map_err(read)? else {
             return Err(KallsymsError::Hidden);
         };
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if names.len() + found.len() > CAPACITY {
-            names.clear();
+        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        if functions.len() + found.len() > CAPACITY {
+            functions.clear();
         }
-        names.extend(found);
+        for (start, function) in found {
+            // Where nobody says where it ends, what is known of it grows.
+            let known = functions.entry(start).or_insert_with(|| function.clone());
+            if known.name == function.name {
+                known.end = known.end.max(function.end);
+            } else {
+                *known = function;
+            }
+        }
         Ok(())
     }
 }
 
-/// Addresses with the names of the functions that they are in.
-type Found = Vec<(u64, Box<str>)>;
+/// A function, as far as it is known.
+#[derive(Clone, Debug)]
+struct Function {
+    /// `?` for what is below all code.
+    name: Box<str>,
+    /// The address after the last one that is known to be in it.
+    end: u64,
+}
 
-/// The function that each of `addresses`, ascending, is in: that with the highest
-/// address not above it; `None` if every function is at 0, which is how the kernel
-/// hides them.
-fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Option<Found>> {
-    let mut best: Found = vec![(0, "".into()); addresses.len()];
+/// The function that `address` is in, with the address where it begins.
+fn at(functions: &BTreeMap<u64, Function>, address: u64) -> Option<(u64, &Function)> {
+    let (start, function) = functions.range(..=address).next_back()?;
+    (address < function.end).then_some((*start, function))
+}
+
+/// A symbol of code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Symbol {
+    start: u64,
+    name: Box<str>,
+    module: Option<Box<str>>,
+}
+
+impl Symbol {
+    /// Whether it is of code that is made at run time, of which more may be made
+    /// between two such (`bpf_get_kallsym` and its neighbours in kernel/kallsyms.c).
+    fn is_generated(&self) -> bool {
+        let module = self.module.as_deref().unwrap_or_default();
+        module == "bpf" || module.starts_with("__builtin__")
+    }
+}
+
+/// The function that each of `addresses`, ascending, is in, with where it begins:
+/// that with the highest address not above it; `None` if every function is at 0,
+/// which is how the kernel hides them.
+///
+/// It ends where the next one of the same module begins. Behind the last one of a
+/// module, and between functions made at run time, others come and go: of those only
+/// the address itself is known.
+fn functions(
+    mut table: impl BufRead,
+    addresses: &[u64],
+) -> std::io::Result<Option<Vec<(u64, Function)>>> {
+    // For each address the nearest symbol between it and the address before, and
+    // the nearest one between it and the address after.
+    let mut below: Vec<Option<Symbol>> = vec![None; addresses.len()];
+    let mut above: Vec<Option<Symbol>> = vec![None; addresses.len()];
     let mut line = String::new();
     let mut hidden = true;
     loop {
@@ -98,34 +152,48 @@ fn functions(mut table: impl BufRead, addresses: &[u64]) -> std::io::Result<Opti
         if table.read_line(&mut line)? == 0 {
             break;
         }
-        let Some((start, letter, name, _)) = parse(&line) else { continue };
+        let Some((start, letter, name, module)) = parse(&line) else { continue };
         if !matches!(letter, 't' | 'T' | 'w' | 'W') {
             continue;
         }
         hidden &= start == 0;
-        // Of the addresses at or above it the lowest is enough: the others get
-        // what that one has, unless they have something higher.
-        let at = addresses.partition_point(|address| *address < start);
-        if let Some(best) = best.get_mut(at).filter(|best| best.0 < start) {
-            *best = (start, name.into());
+        let symbol = || Some(Symbol { start, name: name.into(), module: module.map(Into::into) });
+        let after = addresses.partition_point(|address| *address < start);
+        if let Some(below) = below.get_mut(after)
+            && below.as_ref().is_none_or(|below| below.start < start)
+        {
+            *below = symbol();
+        }
+        if let Some(above) = after.checked_sub(1).and_then(|before| above.get_mut(before))
+            && above.as_ref().is_none_or(|above| above.start > start)
+        {
+            *above = symbol();
         }
     }
     if hidden {
         return Ok(None);
     }
-    let mut below: (u64, Box<str>) = (0, "".into());
-    let mut found = Vec::new();
-    for (address, best) in addresses.iter().zip(best) {
-        if best.0 > below.0 {
-            below = best;
+    // An address with no symbol between it and its neighbour has what that one has.
+    for at in 1..addresses.len() {
+        if below[at].is_none() {
+            below[at] = below[at - 1].clone();
         }
-        let name = match below.0 {
-            0 => "?".into(),
-            start => format!("{}+{:#x}", below.1, address - start).into_boxed_str(),
-        };
-        found.push((*address, name));
     }
-    Ok(Some(found))
+    for at in (1..addresses.len()).rev() {
+        if above[at - 1].is_none() {
+            above[at - 1] = above[at].clone();
+        }
+    }
+    let found =
+        addresses.iter().zip(below.into_iter().zip(above)).map(|(address, (below, above))| {
+            let below = below.unwrap_or(Symbol { name: "?".into(), ..Symbol::default() });
+            let end = match above {
+                Some(above) if above.module == below.module && !below.is_generated() => above.start,
+                _ => address.saturating_add(1),
+            };
+            (below.start, Function { name: below.name, end })
+        });
+    Ok(Some(found.collect()))
 }
 
 #[cfg(test)]
@@ -139,11 +207,14 @@ ffffffff81000140 d not_code
 ffffffff81000180 T up_write
 ffffffffa0000000 t of_a_module\t[overlay]
 ffffffff81000200 t after_the_module
+ffffffffa1000000 t bpf_prog_one\t[bpf]
+ffffffffa1000800 t bpf_prog_two\t[bpf]
 ";
 
     fn names(addresses: &[u64]) -> Vec<String> {
-        let found = functions(TABLE.as_bytes(), addresses).unwrap().unwrap();
-        found.into_iter().map(|(_, name)| name.into_string()).collect()
+        let names = StackNames::default();
+        names.look_up_in(addresses.iter().copied(), || Ok(TABLE.as_bytes())).unwrap();
+        addresses.iter().map(|address| names.get(*address).unwrap().into_string()).collect()
     }
 
     #[test]
@@ -159,12 +230,43 @@ ffffffff81000200 t after_the_module
         assert_eq!(names(&[0x1000]), ["?"], "below all code");
     }
 
+    /// Looks addresses up in a table that must not be asked for others.
+    fn known(names: &StackNames, address: u64) -> bool {
+        let asked = std::cell::Cell::new(false);
+        let table = || {
+            asked.set(true);
+            Ok(TABLE.as_bytes())
+        };
+        names.look_up_in([address], table).unwrap();
+        !asked.get()
+    }
+
     #[test]
-    fn what_was_looked_up_is_known() {
+    fn what_was_looked_up_is_known_with_all_of_its_function() {
         let names = StackNames::default();
         assert_eq!(names.get(0xffff_ffff_8100_0108), None);
-        names.look_up_in([0xffff_ffff_8100_0108], || Ok(TABLE.as_bytes())).unwrap();
+        assert!(!known(&names, 0xffff_ffff_8100_0108));
         assert_eq!(names.get(0xffff_ffff_8100_0108).as_deref(), Some("down_write+0x8"));
+        assert!(known(&names, 0xffff_ffff_8100_0100));
+        assert!(known(&names, 0xffff_ffff_8100_017f));
+        assert_eq!(names.get(0xffff_ffff_8100_0180), None, "of the next function");
+        assert_eq!(names.get(0xffff_ffff_8100_00ff), None, "of the one before");
+        // Below all code nothing begins, up to the first function.
+        assert!(!known(&names, 0x1000));
+        assert_eq!(names.get(0x2000).as_deref(), Some("?"));
+        assert_eq!(names.get(0xffff_ffff_8100_0108).as_deref(), Some("down_write+0x8"));
+    }
+
+    #[test]
+    fn where_others_come_and_go_only_what_was_asked_is_known() {
+        let names = StackNames::default();
+        for address in [0xffff_ffff_a000_0010, 0xffff_ffff_8100_0204, 0xffff_ffff_a100_0010] {
+            assert!(!known(&names, address));
+            assert!(known(&names, address));
+            assert!(!known(&names, address + 0x100), "another one may be loaded there");
+            assert!(known(&names, address + 0x100));
+        }
+        assert_eq!(names.get(0xffff_ffff_a000_0110).as_deref(), Some("of_a_module+0x110"));
     }
 
     #[test]

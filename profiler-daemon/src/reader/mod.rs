@@ -66,6 +66,16 @@ pub struct Subject {
     pub cgroups: Option<Arc<Cgroups>>,
 }
 
+/// How much of it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// Without the list of slow waits, whose stacks cost more to name than all the
+    /// rest to read: what a scrape shows.
+    Counters,
+    /// All of it.
+    Whole,
+}
+
 /// Reads snapshots from attached programs.
 pub struct Reader {
     subject: Subject,
@@ -187,7 +197,7 @@ impl Reader {
     }
 
     /// Totals since the programs were attached.
-    pub fn read(&mut self) -> Snapshot {
+    pub fn read(&mut self, extent: Extent) -> Snapshot {
         let now_ns = monotonic_ns();
         self.banks.refresh(&self.cpus);
         let (waiters, blockers) =
@@ -216,7 +226,7 @@ impl Reader {
             releases: self.releases(),
             waiters,
             blockers,
-            slow_waits: self.charges.as_ref().and_then(|charges| charges.slow_waits()),
+            slow_waits: self.charges.as_ref().and_then(|charges| charges.slow_waits(extent)),
             own: Some(self.own_cost()),
             handoffs: self.handoff_counts(),
             syscalls: self.syscall_calls(lock_waits),

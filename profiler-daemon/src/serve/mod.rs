@@ -44,8 +44,8 @@ use crate::snapshot::containers::ContainerTimes;
 pub trait SnapshotSource: Send + Sync + 'static {
     /// Totals since the programs were attached.
     fn snapshot(&self) -> Arc<Snapshot>;
-    /// The same, with the times of selected containers at that moment; empty where
-    /// none are wanted.
+    /// The same without the list of slow waits, and with the times of selected
+    /// containers at that moment; empty where none are wanted.
     fn with_containers(&self) -> (Arc<Snapshot>, Arc<ContainerTimes>);
     /// How the reader fares.
     fn health(&self) -> Health;

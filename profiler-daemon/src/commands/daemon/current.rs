@@ -29,7 +29,7 @@ impl Served {
         // Before the snapshot is read: two scrapes at once must not bring theirs
         // in the wrong order.
         let mut containers = self.containers();
-        let snapshot = self.session.snapshot();
+        let snapshot = self.session.counters();
         let times = containers.update(&snapshot);
         (snapshot, times)
     }

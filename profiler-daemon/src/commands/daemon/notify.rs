@@ -60,7 +60,7 @@ pub(super) fn reloading() {
 
 /// Says that it is ready, and what it does.
 pub(super) fn ready(session: &Session) {
-    let nodes = session.snapshot().host.numa_nodes.len();
+    let nodes = session.counters().host.numa_nodes.len();
     let hooks = session.programs().hooks().iter();
     let refused = hooks.filter(|hook| hook.backend.is_none() && !hook.absent).count();
     let status = status(session.watch().locks.len(), nodes, refused);

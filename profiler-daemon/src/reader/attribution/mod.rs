@@ -19,6 +19,7 @@ use profiler_common::syscalls::MOUNT_SYSCALLS;
 
 use self::names::Names;
 use self::stack::UNNAMED;
+use super::Extent;
 use super::ReaderError;
 use super::mapping::{Mapping, SharedWord, load};
 use crate::hooks::{Claims, Programs, Series};
@@ -201,13 +202,15 @@ impl Charges {
         rows
     }
 
-    /// The most recent slow waits, newest first; `None` where they are not listed.
-    pub(super) fn slow_waits(&self) -> Option<SlowWaits> {
+    /// The most recent slow waits, newest first, if `extent` has them; `None` where
+    /// they are not listed.
+    pub(super) fn slow_waits(&self, extent: Extent) -> Option<SlowWaits> {
         let places = self.slow.as_ref()?;
         // SAFETY: a field of a mapped element.
         let count = unsafe { load(&raw const (*self.state.element(0)).slow) };
         let offset_ns = unix_offset_ns();
-        let mut recent: Vec<_> = (0..places.len())
+        let listed = if extent == Extent::Whole { places.len() } else { 0 };
+        let mut recent: Vec<_> = (0..listed)
             .filter_map(|place| self.slow_wait(&read_slow(places, place)?, offset_ns))
             .collect();
         recent.sort_by_key(|wait| std::cmp::Reverse(wait.number));
