@@ -154,19 +154,17 @@ pub(super) fn c_library(binary: &Path) -> Result<Vec<Part>> {
         })?;
     let notices = fs::read_to_string(notices)
         .with_context(|| format!("failed to read {}", notices.display()))?;
-    let version = printed(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
-    let version = String::from_utf8_lossy(&version);
     let mut texts = vec![Text { title: "notices of glibc".into(), text: notices }];
     texts.extend(licence::standard_texts("LGPL-2.1-or-later")?);
     let glibc = Part {
         name: "glibc".into(),
-        version: version.trim().trim_start_matches("glibc ").into(),
+        version: glibc_version()?,
         licence: "LGPL-2.1-or-later".into(),
         authors: vec!["Copyright (C) Free Software Foundation, Inc.".into()],
         source: "https://sourceware.org/git/glibc.git".into(),
         remark: Some(
-            "lockprof's source is free: `cargo xtask package` there links it with a glibc that you \
-             changed"
+            "to link lockprof with a glibc that you changed, run `cargo xtask package` in lockprof's \
+             source where that glibc is installed"
                 .into(),
         ),
         texts,
@@ -181,6 +179,23 @@ pub(super) fn c_library(binary: &Path) -> Result<Vec<Part>> {
         ..Part::default()
     };
     Ok(vec![glibc, gcc])
+}
+
+/// Its version, and on Debian that of the package, by which its source is found.
+fn glibc_version() -> Result<String> {
+    let said = printed(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
+    let said = String::from_utf8_lossy(&said);
+    let version = said.trim().trim_start_matches("glibc ");
+    let package = printed(Command::new("dpkg-query").args([
+        "--show",
+        "--showformat=${source:Package} ${source:Version}",
+        "libc6-dev",
+    ]));
+    // Elsewhere dpkg-query is not there, or knows of no package.
+    Ok(package.map_or_else(
+        |_| version.to_owned(),
+        |package| format!("{version} ({})", String::from_utf8_lossy(&package).trim()),
+    ))
 }
 
 fn has_glibc(binary: &[u8]) -> bool {
@@ -220,6 +235,12 @@ mod tests {
         let error = c_library(&file).unwrap_err().to_string();
         fs::remove_file(&file).unwrap();
         assert!(error.contains("that is not glibc"), "{error}");
+    }
+
+    #[test]
+    fn glibc_has_a_version() {
+        let version = glibc_version().unwrap();
+        assert!(version.starts_with("2."), "{version}");
     }
 
     #[test]
