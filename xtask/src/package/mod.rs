@@ -1,12 +1,13 @@
 //! `cargo xtask package`: what is given to users, in `target/package`.
 //!
 //! In: the release binary, dynamic for the Debian package and static for the
-//! tarball, and what [`tree`] lays out around it. Out: a `.deb` ([`deb`]), a
+//! tarball, and what [`tree`] lays out around it, the [`notices`] of what is linked among it. Out: a `.deb` ([`deb`]), a
 //! tarball for all other distributions ([`tarball`]), and their checksums. The
 //! same binaries give the same bytes: names are sorted, owners fixed, and times
 //! those of the last commit, or `SOURCE_DATE_EPOCH`.
 
 pub(crate) mod deb;
+pub(crate) mod notices;
 pub(crate) mod tarball;
 pub(crate) mod tree;
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{VERSION, epoch, printed, remove, workshop};
+use super::{VERSION, epoch, notices, printed, remove, workshop};
 use crate::shell;
 
 /// Beside the tree: from the repository, and the name there.
@@ -80,6 +80,7 @@ pub(crate) fn make(tree: &Path, binary: &Path, out: &Path) -> Result<PathBuf> {
     let place = folder.join("usr/bin/lockprof");
     copy(binary, &place)?;
     executable(&place)?;
+    notices::write(&folder.join(notices::FOLDER), Some(&place))?;
     for (source, to) in FILES {
         copy(&shell::workspace().join(source), &folder.join(to))?;
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{printed, remove, staged};
+use super::{notices, printed, remove, staged};
 use crate::shell;
 
 /// A file of the repository, or those of a folder with one ending (`folder/*.md`),
@@ -53,7 +53,8 @@ pub(crate) const CONFIG: &str = "etc/lockprof/lockprof.toml";
 /// configuration, man pages and completions.
 ///
 /// # Errors
-/// When a file is missing or the binary cannot be run.
+/// When a file is missing, the binary cannot be run, or what is linked into it may not
+/// be given to users.
 pub(crate) fn stage(binary: &Path) -> Result<PathBuf> {
     let tree = staged();
     remove(&tree)?;
@@ -76,6 +77,7 @@ pub(crate) fn stage(binary: &Path) -> Result<PathBuf> {
     let changelog = tree.join("usr/share/doc/lockprof/changelog");
     put(&changelog, &contents(&shell::workspace().join("CHANGELOG.md"))?)?;
     compress(&changelog)?;
+    notices::write(&tree.join(notices::FOLDER), None)?;
     Ok(tree)
 }
 

@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::jail::{Jail, PACKAGES};
-use super::{Made, here, versions};
-use crate::package::{VERSION, deb, staged, tarball};
+use super::{Made, here, notices, versions};
+use crate::package::{VERSION, deb, tarball, tree};
 
 /// A case; its name goes on from `package`.
 pub(super) type Case = (&'static str, fn(&Made, &Jail) -> Result<()>);
@@ -17,6 +17,7 @@ pub(super) type Case = (&'static str, fn(&Made, &Jail) -> Result<()>);
 /// All of them.
 pub(super) const ALL: &[Case] = &[
     ("gives lintian nothing to say", lintian),
+    ("names what is linked into its binary, as the tarball does", notices::name_what_is_linked),
     ("is the same when made again", same_again),
     ("is gone after a purge, but for the user and what Debian keeps", purge_leaves_nothing),
     ("installs", installs),
@@ -59,7 +60,7 @@ fn lintian(made: &Made, _: &Jail) -> Result<()> {
 fn same_again(made: &Made, _: &Jail) -> Result<()> {
     let again = made.scratch.join("again");
     let binary = crate::build::of_profile("tests")?;
-    let tree = staged();
+    let tree = tree::stage(&binary)?;
     let debs = (&made.deb, deb::make(&binary, &deb::version(VERSION), &again)?);
     // The binary of the first one: only the packing is tried.
     let unpacked = unpack(&made.tarball, &again)?;
@@ -75,7 +76,7 @@ fn same_again(made: &Made, _: &Jail) -> Result<()> {
 }
 
 /// Unpacks the tarball and returns its one folder.
-fn unpack(tarball: &Path, to: &Path) -> Result<std::path::PathBuf> {
+pub(super) fn unpack(tarball: &Path, to: &Path) -> Result<std::path::PathBuf> {
     fs::create_dir_all(to).with_context(|| format!("failed to create {}", to.display()))?;
     here(Command::new("tar").arg("-xzf").arg(tarball).arg("-C").arg(to))?;
     let name = tarball.file_name().context("a tarball has a name")?.display().to_string();

@@ -6,6 +6,7 @@
 
 mod cases;
 mod jail;
+mod notices;
 mod versions;
 
 use std::fs;
