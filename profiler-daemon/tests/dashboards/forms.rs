@@ -1,0 +1,257 @@
+//! The same figures of one host, stored as classic histograms, as native ones and
+//! as both at once, give the rules and the panels the same answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lockprof::serve::{Format, render};
+use serde_json::Value;
+
+use crate::common;
+use crate::files::{self, Choice, DASHBOARDS};
+use crate::hosts::{Recording, fleet};
+use crate::prometheus::Prometheus;
+use crate::proof::wait_until;
+use crate::remote_write::{Histograms, Written};
+
+/// The hosts by what they store, and their kernels: one has hosts of both sorts.
+const HOSTS: [(&str, Histograms, &str); 3] = [
+    ("classic", Histograms::Classic, "mixed"),
+    ("native", Histograms::Native, "mixed"),
+    ("both", Histograms::Both, "both"),
+];
+
+/// As long as the rules look back, and two scrapes more.
+const SECONDS: i64 = 330;
+
+const INTERVAL: i64 = 15;
+
+/// Of a native bucket's bounds over a duration in it, and under it: see
+/// docs/metrics.md.
+const NATIVE_ERROR: (f64, f64) = (1.227, 1.0 / 1.091);
+
+/// How long the hosts have been at it before: a counter that begins within the
+/// time looked at is extrapolated in another way.
+const BEFORE: Duration = Duration::from_secs(7200);
+
+/// What an expression gave: values by their labels, without `instance`.
+type Answer = BTreeMap<String, f64>;
+
+/// A Prometheus that has five minutes of the same load from each host.
+fn filled() -> Prometheus {
+    let rules = files::repository().join("dashboards/rules/recording.yml");
+    let rules = rules.canonicalize().expect("the rules are there");
+    let prometheus = Prometheus::with(
+        &format!("global: {{evaluation_interval: 1s}}\nrule_files: [{}]\n", rules.display()),
+        &["--enable-feature=native-histograms", "--web.enable-remote-write-receiver"],
+    );
+    // The recorded one with holds of locks: it has every histogram.
+    let recordings = Recording::all();
+    let number = recordings.iter().position(|r| !r.totals.holds.is_empty());
+    let number = number.expect("one of them has");
+    let host = fleet(recordings.len(), number, 6).swap_remove(number);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after the epoch");
+    let now_ms = i64::try_from(now.as_millis()).expect("it fits");
+    let mut written = HOSTS.map(|_| Written::default());
+    for after in (0..=SECONDS).step_by(INTERVAL as usize) {
+        let totals = Arc::new(host.totals(BEFORE + Duration::from_secs(after.unsigned_abs())));
+        let body = render(totals, Arc::default(), host.since(), host.process(), Format::Protobuf);
+        let body = body.expect("it renders");
+        for ((instance, histograms, kernel), written) in HOSTS.into_iter().zip(&mut written) {
+            let labels = [("job", "lockprof"), ("instance", instance), ("kernel", kernel)];
+            written.scrape(&body, &labels, now_ms - (SECONDS - after) * 1000, histograms);
+        }
+    }
+    written.into_iter().for_each(|written| written.into_prometheus(&prometheus));
+    prometheus
+}
+
+/// The values at `time`; native histograms count as how many they hold.
+fn answer(prometheus: &Prometheus, expression: &str, time: &str) -> Vec<(Value, f64)> {
+    let parameters = [("query", expression), ("time", time)];
+    let data = prometheus.ask("query", &parameters).unwrap_or_else(|e| panic!("{expression}: {e}"));
+    let value = |series: &Value| {
+        let text = series["value"][1].as_str().or_else(|| series["histogram"][1]["count"].as_str());
+        let value = text.and_then(|t| t.trim_start_matches('+').parse().ok());
+        (series["metric"].clone(), value.unwrap_or_else(|| panic!("no value: {series}")))
+    };
+    files::list(&data["result"]).iter().map(value).collect()
+}
+
+/// The part of an answer that has this label, without it.
+fn part(all: &[(Value, f64)], label: &str, value: &str) -> Answer {
+    let own = all.iter().filter(|(labels, _)| labels[label] == value);
+    own.map(|(labels, value)| {
+        let mut labels = labels.as_object().expect("labels").clone();
+        labels.remove(label);
+        (Value::Object(labels).to_string(), *value)
+    })
+    .collect()
+}
+
+fn is_equal(a: f64, b: f64) -> bool {
+    (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+}
+
+/// Ends of the classic bucket that a quantile is in, in seconds.
+fn classic_bucket(quantile: f64) -> (f64, f64) {
+    let bounds: Vec<f64> = (0..15).map(|i| 256e-9 * 4_f64.powi(i)).collect();
+    // Of what is beyond the last bound, a quantile is that bound.
+    let at = bounds.iter().take(14).position(|upper| quantile <= upper * (1.0 + 1e-9));
+    match at {
+        Some(0) => (0.0, bounds[0]),
+        Some(at) => (bounds[at - 1], bounds[at]),
+        None => (bounds[13], f64::INFINITY),
+    }
+}
+
+/// The same with a little more and a little less than a 99th percentile: where a
+/// rank is at the very end of a bucket, rounding says which one it is in.
+fn around(expression: &str) -> [String; 2] {
+    ["0.9899", "0.9901"].map(|quantile| expression.replace("0.99,", &format!("{quantile},")))
+}
+
+/// Asserts that the values are the same; of quantiles, that they are in the
+/// classic buckets of those of `low` and `high`, or as far beyond them as a native
+/// bucket can be.
+fn assert_same(place: &str, is: &Answer, than: &Answer, [low, high]: [&Answer; 2]) {
+    let names = |answer: &Answer| answer.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(is), names(than), "{place}");
+    for (series, value) in is {
+        let other = than[series];
+        if is_equal(*value, other) {
+            continue;
+        }
+        let (Some(low), Some(high)) = (low.get(series), high.get(series)) else {
+            panic!("{place}: {series}: {value}, and {other}");
+        };
+        let (from, to) = (classic_bucket(*low).0, classic_bucket(*high).1);
+        let (over, under) = NATIVE_ERROR;
+        assert!(
+            low < high && from * under <= *value && *value <= to * over,
+            "{place}: {series}: {value}, and {other} between {from} and {to}"
+        );
+    }
+}
+
+#[test]
+fn classic_native_and_both_histograms_give_rules_and_panels_the_same_answers() {
+    let name = "classic_native_and_both_histograms_give_rules_and_panels_the_same_answers";
+    if let Some(reason) = Prometheus::missing() {
+        return common::skip(name, &reason);
+    }
+    let prometheus = filled();
+    let last = files::recording().pop().expect("there are rules");
+    wait_until("the rules are evaluated", || {
+        let at_all = prometheus.query(&format!("{} offset 2s", last.selector()));
+        at_all.is_ok_and(|series| !series.is_empty())
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after the epoch");
+    let time = now.as_secs_f64().to_string();
+    let ask = |expression: &str| answer(&prometheus, expression, &time);
+    rules_say_the_same(&ask);
+    panels_show_the_same(&ask);
+    buckets_of_a_kernel_are_those_of_all_its_hosts(&ask);
+}
+
+fn rules_say_the_same(ask: &dyn Fn(&str) -> Vec<(Value, f64)>) {
+    let native_alone = ask("instance_lock:lockprof_lock_wait_seconds:rate5m");
+    assert!(!part(&native_alone, "instance", "native").is_empty());
+    assert_eq!(part(&native_alone, "instance", "native").len(), native_alone.len());
+
+    let (mut hosts, mut kernels) = (0, 0);
+    let alerts = files::alerts().into_iter().filter(|alert| alert.expr.contains("histogram_"));
+    let rules = files::recording().into_iter().filter(|rule| !rule.is_of_native_histograms());
+    for rule in rules.chain(alerts) {
+        let (place, all) = (rule.name(), ask(&rule.expr));
+        let [low, high] = around(&rule.expr).map(|expression| ask(&expression));
+        if place.starts_with("kernel_lock_le:") {
+            // Of the classic histograms alone; the others are looked at below.
+            continue;
+        } else if place.starts_with("kernel") {
+            let double: Answer =
+                part(&all, "kernel", "both").into_iter().map(|(of, v)| (of, 2.0 * v)).collect();
+            let mixed = part(&all, "kernel", "mixed");
+            assert!(!mixed.is_empty(), "{place}");
+            assert_same(place, &mixed, &double, [&Answer::new(); 2]);
+            kernels += 1;
+        } else {
+            let [classic, low, high] =
+                [&all, &low, &high].map(|all| part(all, "instance", "classic"));
+            assert!(!classic.is_empty(), "{place}");
+            assert_same(place, &part(&all, "instance", "both"), &classic, [&Answer::new(); 2]);
+            assert_same(place, &part(&all, "instance", "native"), &classic, [&low, &high]);
+            hosts += 1;
+        }
+    }
+    assert!(hosts >= 10 && kernels >= 3, "only {hosts} and {kernels} rules");
+}
+
+fn panels_show_the_same(ask: &dyn Fn(&str) -> Vec<(Value, f64)>) {
+    let queries = |host| {
+        let choice = Choice { host, range: "5m", compare: "1s" };
+        files::queries("host.json", &choice).into_iter()
+    };
+    let (mut compared, mut maps) = (0, 0);
+    for ((classic, native), both) in queries("classic").zip(queries("native")).zip(queries("both"))
+    {
+        let place = &classic.place;
+        let of = |host: &str, expression: &str| -> Answer {
+            let all = ask(expression).into_iter().map(|(mut labels, value)| {
+                let labels_of = labels.as_object_mut().expect("labels");
+                labels_of.retain(|name, at| name != "instance" || *at != host);
+                (labels.to_string(), value)
+            });
+            all.filter(|(labels, _)| !labels.contains("\"kernel\"")).collect()
+        };
+        let [low, high] = around(&classic.expression).map(|expression| of("classic", &expression));
+        let (native, both) = (of("native", &native.expression), of("both", &both.expression));
+        let classic = of("classic", &classic.expression);
+        assert_same(place, &both, &classic, [&Answer::new(); 2]);
+        if classic.keys().any(|labels| labels.contains("\"le\"")) {
+            let all = &classic[r#"{"le":"+Inf"}"#];
+            assert!(is_equal(native["{}"], *all), "{place}: {native:?}, and {all}");
+            maps += 1;
+        } else {
+            assert_same(place, &native, &classic, [&low, &high]);
+            compared += usize::from(!classic.is_empty());
+        }
+    }
+    assert!(compared >= 20 && maps > 0, "only {compared} panels and {maps} heat maps");
+}
+
+/// One of the two hosts of the kernel `mixed` has native histograms alone.
+fn buckets_of_a_kernel_are_those_of_all_its_hosts(ask: &dyn Fn(&str) -> Vec<(Value, f64)>) {
+    let buckets = "kernel_lock_le:lockprof_lock_wait_seconds_bucket:rate5m";
+    let all = ask(&format!("sum by (kernel, lock) ({buckets}{{le=\"+Inf\"}})"));
+    let double: Answer =
+        part(&all, "kernel", "both").into_iter().map(|(of, v)| (of, 2.0 * v)).collect();
+    assert!(!double.is_empty());
+    // Locks that nobody waits for have classic buckets alone: nothing either way.
+    assert_same(buckets, &part(&all, "kernel", "mixed"), &double, [&Answer::new(); 2]);
+
+    let mut asked = 0;
+    for query in files::queries("fleet.json", &Choice::ANY) {
+        if !query.expression.contains(buckets) || query.expression.contains("offset") {
+            continue;
+        }
+        // Of one kernel and of the other, whether or not the panel tells them apart.
+        let of = |kernel: &str, expression: &str| -> Answer {
+            let expression = expression.replace("kernel=~\".+\"", &format!("kernel=\"{kernel}\""));
+            let all = ask(&expression).into_iter();
+            all.map(|(_, value)| (query.place.clone(), value)).collect()
+        };
+        let both = of("both", &query.expression);
+        let [low, high] = around(&query.expression).map(|expression| of("both", &expression));
+        assert_eq!(both.len(), 1, "{}: {both:?}", query.place);
+        assert_same(&query.place, &of("mixed", &query.expression), &both, [&low, &high]);
+        asked += 1;
+    }
+    assert!(asked >= 2, "only {asked} panels");
+    let forms: BTreeSet<bool> = ask(buckets)
+        .iter()
+        .map(|(labels, _)| labels["histogram"] == "native" && labels["kernel"] == "both")
+        .collect();
+    assert_eq!(forms, BTreeSet::from([false]), "a host with both counts twice");
+}
