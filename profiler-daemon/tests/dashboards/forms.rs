@@ -9,7 +9,7 @@ use lockprof::serve::{Format, render};
 use serde_json::Value;
 
 use crate::common;
-use crate::files::{self, Choice, DASHBOARDS};
+use crate::files::{self, Choice};
 use crate::hosts::{Recording, fleet};
 use crate::prometheus::Prometheus;
 use crate::proof::wait_until;
