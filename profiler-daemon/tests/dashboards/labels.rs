@@ -287,8 +287,8 @@ fn what_cannot_be_right_is_refused() {
         ("histogram_sum(rate(lockprof_lock_wait_seconds_sum[5m]))", "no native histograms"),
         ("lockprof_lock_wait_seconds + lockprof_lock_wait_seconds", "does not compute"),
         (
-            "sum(lockprof_lock_wait_seconds_sum) or sum by (lock) (lockprof_lock_wait_seconds)",
-            "either",
+            "sum by (lock) (lockprof_lock_wait_seconds_sum) or sum by (lock) (lockprof_lock_wait_seconds)",
+            "on the right",
         ),
         ("sum(up", ""),
     ] {
