@@ -60,7 +60,7 @@ fn filled() -> Prometheus {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after the epoch");
     let now_ms = i64::try_from(now.as_millis()).expect("it fits");
     let mut written = HOSTS.map(|_| Written::default());
-    for after in (0..=SECONDS).step_by(INTERVAL as usize) {
+    for after in (0..=SECONDS / INTERVAL).map(|scrape| scrape * INTERVAL) {
         let totals = Arc::new(host.totals(BEFORE + Duration::from_secs(after.unsigned_abs())));
         let body = render(totals, Arc::default(), host.since(), host.process(), Format::Protobuf);
         let body = body.expect("it renders");
