@@ -35,9 +35,11 @@ none is answered with 406 and this list.
 const HISTOGRAMS: &str = "
 Every histogram has classic buckets in all formats, and native buckets (schema 3) in protobuf. To store the \
 native ones, let Prometheus ask for protobuf: `scrape_native_histograms: true` (Prometheus 3.8 and later), \
-before that `--enable-feature=native-histograms`. It then leaves out the classic ones, and queries over `_bucket` \
-find nothing, unless told `always_scrape_classic_histograms: true` (before Prometheus 3.0 \
-`scrape_classic_histograms`).
+before that `--enable-feature=native-histograms`. It then leaves out the classic ones, unless told \
+`always_scrape_classic_histograms: true` (before Prometheus 3.0 `scrape_classic_histograms`). The \
+[rules and dashboards](../dashboards/README.md#classic-and-native-histograms) take either form; in a query of your \
+own, the native form of `rate(X_sum[5m])` is `histogram_sum(rate(X[5m]))`, of `rate(X_count[5m])` it is \
+`histogram_count(rate(X[5m]))`, and `histogram_quantile` takes `rate(X[5m])` without `le`.
 
 - `_count` and `_sum` are exact, and so is every classic bucket: each bound is a power of two in nanoseconds, \
 which is a bound of the underlying histogram as well.

@@ -131,6 +131,19 @@ impl Rule {
     pub(crate) fn name(&self) -> &str {
         self.record.as_deref().or(self.alert.as_deref()).expect("a rule has a name")
     }
+
+    /// What selects the series that it records. Without labels of its own, also
+    /// those of other rules under its name.
+    pub(crate) fn selector(&self) -> String {
+        let labels: Vec<_> =
+            self.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        format!("{}{{{}}}", self.name(), labels.join(","))
+    }
+
+    /// Whether it records nothing where all histograms are classic ones.
+    pub(crate) fn is_of_native_histograms(&self) -> bool {
+        self.labels.get("histogram").is_some_and(|form| form == "native")
+    }
 }
 
 /// The rules of a file in `dashboards/rules`.

@@ -16,6 +16,10 @@ use crate::files;
 
 type Labels = BTreeSet<String>;
 
+/// Among the labels of series whose values are native histograms. Not a name that
+/// a label can have.
+const NATIVE: &str = "(native histograms)";
+
 fn labels(names: &[&str]) -> Labels {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -44,7 +48,9 @@ impl Known {
                 buckets.insert("le".into());
                 known.insert(format!("{}_bucket", metric.name), buckets);
                 known.insert(format!("{}_sum", metric.name), own.clone());
-                known.insert(format!("{}_count", metric.name), own);
+                known.insert(format!("{}_count", metric.name), own.clone());
+                own.insert(NATIVE.into());
+                known.insert(metric.name.to_owned(), own);
             } else {
                 known.insert(metric.name.to_owned(), own);
             }
@@ -57,8 +63,14 @@ impl Known {
         let mut known = Self::scraped();
         // A rule may use what those above it record.
         for rule in files::recording() {
-            let of = known.of(&rule.expr).unwrap_or_else(|why| panic!("{}: {why}", rule.name()));
-            known.0.insert(rule.name().to_owned(), of);
+            let name = rule.name().to_owned();
+            let mut of = known.of(&rule.expr).unwrap_or_else(|why| panic!("{name}: {why}"));
+            of.extend(rule.labels.into_keys());
+            // Several rules may record under one name: what all of its series have.
+            if let Some(before) = known.0.get(&name) {
+                of.retain(|label| before.contains(label));
+            }
+            known.0.insert(name, of);
         }
         let mut alerts = labels(&["alertname", "alertstate"]);
         for rule in files::alerts() {
@@ -122,16 +134,17 @@ impl Known {
         let inner = self.series(&aggregate.expr)?;
         match &aggregate.modifier {
             Some(LabelModifier::Include(by)) => {
-                let by: Labels = by.labels.iter().cloned().collect();
+                let mut by: Labels = by.labels.iter().cloned().collect();
                 for label in &by {
                     has(&inner, label, &aggregate.to_string())?;
                 }
+                by.extend(added_up(aggregate, &inner)?);
                 Ok(by)
             }
             Some(LabelModifier::Exclude(_)) => Err(format!("{aggregate}: write `by`")),
             // It picks series, and leaves them as they are.
             None if aggregate.op.to_string() == "topk" => Ok(inner),
-            None => Ok(Labels::new()),
+            None => added_up(aggregate, &inner),
         }
     }
 
@@ -146,8 +159,16 @@ impl Known {
             "vector" => Labels::new(),
             "histogram_quantile" => {
                 let mut inner = self.series(&arguments[1])?;
-                if !inner.remove("le") {
+                if !inner.remove(NATIVE) && !inner.remove("le") {
                     return Err(format!("{}: no label le", arguments[1]));
+                }
+                inner
+            }
+            "histogram_sum" | "histogram_count" | "histogram_fraction" => {
+                let of = arguments.last().ok_or_else(|| call.func.name.to_owned())?;
+                let mut inner = self.series(of)?;
+                if !inner.remove(NATIVE) {
+                    return Err(format!("{of}: no native histograms"));
                 }
                 inner
             }
@@ -189,10 +210,15 @@ impl Known {
             return Err(format!("{binary}: {left:?} on the left, {right:?} on the right"));
         }
         match binary.op.to_string().as_str() {
-            "or" if left != right => {
+            // One or the other, but for `or on`, whose right side is there only
+            // where the left is not: a legend then shows less.
+            "or" if left != right && on.is_none() => {
                 return Err(format!("{binary}: either {left:?} or {right:?}"));
             }
             "and" | "or" | "unless" => return Ok(Shape::Series(left)),
+            _ if left.contains(NATIVE) || right.contains(NATIVE) => {
+                return Err(format!("{binary}: Prometheus 2.42 does not compute with histograms"));
+            }
             _ => {}
         }
         Ok(Shape::Series(match (modifier.map(|m| &m.card), on) {
@@ -208,6 +234,15 @@ impl Known {
             (_, Some(on)) => on,
             (_, None) => left,
         }))
+    }
+}
+
+/// Whether an aggregation of native histograms is one: Prometheus adds them up.
+fn added_up(aggregate: &AggregateExpr, inner: &Labels) -> Result<Labels, String> {
+    match aggregate.op.to_string().as_str() {
+        _ if !inner.contains(NATIVE) => Ok(Labels::new()),
+        "sum" => Ok(labels(&[NATIVE])),
+        _ => Err(format!("{aggregate}: histograms can only be added up")),
     }
 }
 
@@ -248,6 +283,13 @@ fn what_cannot_be_right_is_refused() {
         ("sum by (lock) (lockprof_lock_waiters) / sum(lockprof_lock_waiters)", "on the right"),
         ("up * on (instance) group_left (kernel) lockprof_build_info", "has no label kernel"),
         ("up + on (lock) lockprof_lock_waiters", "has no label lock"),
+        ("max(lockprof_lock_wait_seconds)", "can only be added up"),
+        ("histogram_sum(rate(lockprof_lock_wait_seconds_sum[5m]))", "no native histograms"),
+        ("lockprof_lock_wait_seconds + lockprof_lock_wait_seconds", "does not compute"),
+        (
+            "sum by (lock) (lockprof_lock_wait_seconds_sum) or sum by (lock) (lockprof_lock_wait_seconds)",
+            "on the right",
+        ),
         ("sum(up", ""),
     ] {
         let said = known.of(wrong).expect_err(wrong);
@@ -268,6 +310,11 @@ fn the_labels_of_a_result_are_followed_through_joins() {
         of(
             "histogram_quantile(0.9, sum by (lock, le) (rate(lockprof_lock_wait_seconds_bucket[5m])))"
         ),
+        labels(&["lock"])
+    );
+    assert_eq!(
+        of("sum by (lock) (rate(lockprof_lock_wait_seconds_sum[5m])) \
+            or sum by (lock) (histogram_sum(rate(lockprof_lock_wait_seconds[5m])))"),
         labels(&["lock"])
     );
     assert_eq!(of("count(up == 0) or vector(0)"), Labels::new());

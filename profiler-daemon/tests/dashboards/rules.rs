@@ -99,6 +99,28 @@ fn every_recorded_series_is_used_and_tested() {
     }
 }
 
+/// A number as rules and labels have it.
+fn bound(text: &str) -> f64 {
+    text.trim().parse().unwrap_or_else(|_| panic!("no bound: {text}"))
+}
+
+#[test]
+fn the_buckets_made_of_native_histograms_end_where_the_classic_ones_do() {
+    let page = files::read("docs/metrics.md");
+    let line = page.lines().find_map(|line| line.strip_prefix("Classic bounds, in seconds: "));
+    let classic: Vec<f64> =
+        line.expect("the page has them").trim_end_matches('.').split(',').map(bound).collect();
+    let mut made = Vec::new();
+    for rule in files::recording().into_iter().filter(files::Rule::is_of_native_histograms) {
+        let Some(le) = rule.labels.get("le") else { continue };
+        let counted = rule.expr.split_once("histogram_fraction(0, ");
+        let upper = counted.and_then(|(_, rest)| rest.split_once(',')).map_or("+Inf", |(b, _)| b);
+        assert_eq!(upper, le, "{}", rule.expr);
+        made.push(bound(le));
+    }
+    assert_eq!(made, classic);
+}
+
 #[test]
 fn every_finding_has_its_alert_and_every_alert_leads_to_its_section() {
     let alerts = files::alerts();
