@@ -109,7 +109,8 @@ fn part(package: &Package) -> Result<Part> {
         source: package
             .repository
             .clone()
-            .unwrap_or_else(|| format!("https://crates.io/crates/{name}/{}", package.version)),
+            .or_else(|| package.homepage.clone())
+            .unwrap_or_else(|| format!("the crate {name} {}", package.version)),
         name,
         version: package.version.to_string(),
         licence: licence.clone(),
@@ -242,7 +243,7 @@ mod tests {
             ["COPYING.txt", "LICENSE-MIT", "Licence.md", "third_party/fiat/LICENSE"]
         );
         assert_eq!(part.texts[3].text, "fiat");
-        assert_eq!(part.source, "https://crates.io/crates/one/1.2.3+x");
+        assert_eq!(part.source, "the crate one 1.2.3+x");
         assert_eq!(part.authors, ["A"]);
     }
 

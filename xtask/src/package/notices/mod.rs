@@ -39,7 +39,7 @@ struct Part {
     licence: String,
     /// People, or lines with their copyright.
     authors: Vec<String>,
-    /// Address.
+    /// Address, or what it is found by.
     source: String,
     /// What else its licence wants to be said.
     remark: Option<String>,
