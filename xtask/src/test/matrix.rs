@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::vm::kernels::USUAL;
+use crate::vm::kernels::{SERIES, USUAL};
 use crate::vm::machine::{Machine, Threads};
 
 /// A file of `profiler-daemon/tests` that runs in virtual machines.
@@ -28,6 +28,9 @@ enum Usual {
     Each,
     /// [`USUAL`]: what it is about is lockprof's own doing.
     Middle,
+    /// [`newest`]: what is new there is nowhere else, and the tests on this kernel
+    /// have the rest.
+    Newest,
     /// None: so it is, it takes minutes, and the tests on this kernel have it too.
     None,
 }
@@ -56,7 +59,7 @@ const FILES: &[File] = &[
     File { name: "hostile", threads: &[Threads::Single], usual: Usual::Middle },
     File { name: "storm", threads: &[Threads::Single], usual: Usual::None },
     File { name: "runtimes", threads: &[Threads::Single], usual: Usual::None },
-    File { name: "strategies", threads: &[Threads::Single], usual: Usual::Each },
+    File { name: "strategies", threads: &[Threads::Single], usual: Usual::Newest },
     File { name: "samples", threads: &[Threads::Single], usual: Usual::Each },
     File { name: "path_walks", threads: &[Threads::Multi], usual: Usual::Middle },
     File { name: "stat", threads: &[Threads::Multi], usual: Usual::Each },
@@ -121,6 +124,11 @@ impl Guest {
     }
 }
 
+/// The newest series.
+fn newest() -> &'static str {
+    SERIES[SERIES.len() - 1].name
+}
+
 /// The machines of the whole matrix, or of the usual part of it, or of some
 /// kernels.
 ///
@@ -152,6 +160,7 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
                     .filter(|file| match file.usual {
                         Usual::Each => true,
                         Usual::Middle => each || row.kernel == USUAL,
+                        Usual::Newest => each || row.kernel == newest(),
                         Usual::None => each,
                     })
                     .collect(),
@@ -166,7 +175,6 @@ pub(super) fn choose(all: bool, kernels: &[String]) -> Result<Vec<Guest>> {
 mod tests {
     use super::*;
     use crate::shell;
-    use crate::vm::kernels::SERIES;
 
     fn places(all: bool, kernels: &[&str]) -> Vec<String> {
         let kernels: Vec<_> = kernels.iter().map(|&name| name.into()).collect();
@@ -193,8 +201,7 @@ mod tests {
     fn the_usual_part_has_the_oldest_a_middle_one_and_the_newest() {
         let usual = choose(false, &[]).unwrap();
         let kernels: Vec<_> = usual.iter().map(|guest| guest.kernel).collect();
-        let (first, last) = (&SERIES[0], &SERIES[SERIES.len() - 1]);
-        assert_eq!((kernels.first(), kernels.last()), (Some(&first.name), Some(&last.name)));
+        assert_eq!((kernels.first(), kernels.last()), (Some(&SERIES[0].name), Some(&newest())));
         assert!(kernels.contains(&USUAL));
     }
 
@@ -206,6 +213,7 @@ mod tests {
         };
         assert_eq!((runs(false, "hostile"), runs(false, "exact")), (1, 3));
         assert_eq!((runs(true, "hostile"), runs(true, "exact")), (7, 7));
+        assert_eq!((runs(false, "strategies"), runs(true, "strategies")), (1, 7));
         assert_eq!((runs(false, "runtimes"), runs(true, "runtimes")), (0, 7));
         assert_eq!(
             choose(false, &["5.10".into()]).unwrap()[0].files.len(),

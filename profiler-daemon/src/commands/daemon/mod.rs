@@ -7,6 +7,7 @@ mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -33,6 +34,8 @@ pub fn run(
 ) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Threads off the loop work now and then: none of them idles for long.
+        .thread_keep_alive(Duration::from_secs(1))
         .build()
         .context("failed to start the event loop")?;
     // Whatever the settings say, and with every reload.
