@@ -33,7 +33,7 @@ pub(super) enum PerfError {
     #[error("the id of syscalls:{0} in tracefs is {1:?}, not a number")]
     BadId(String, String),
     #[error(
-        "perf_event_open failed ({0}): it needs CAP_PERFMON, or kernel.perf_event_paranoid below 3 with CAP_SYS_ADMIN"
+        "perf_event_open failed ({0}): it needs CAP_PERFMON; where the sysctl kernel.perf_event_paranoid is 3, as Debian has it, that is not enough: `sysctl kernel.perf_event_paranoid=2`"
     )]
     Open(#[source] io::Error),
     #[error("the perf event does not take the BPF program ({0})")]

@@ -8,7 +8,7 @@ use super::super::kernel::{Capability, Status};
 use super::super::system::{
     SERVICE, SOCKET, System, get, main_pid, read, run, scrape, show, systemctl, wait,
 };
-use super::measured::storm;
+use super::measured::{storm, with_perf_events};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "with_its_drop_in_the_service_names_cgroups_that_are_gone", run: cgroup_names },
@@ -84,8 +84,12 @@ fn backend_of_mount() -> Result<String> {
 }
 
 fn tracepoint_calls(system: &mut System) -> Result<()> {
-    const COUNT: &str = "lockprof_mount_syscall_duration_seconds_count";
     system.running()?;
+    with_perf_events(|| counted_by_tracepoints(system))
+}
+
+fn counted_by_tracepoints(system: &mut System) -> Result<()> {
+    const COUNT: &str = "lockprof_mount_syscall_duration_seconds_count";
     system.configure(&[("calls = \"auto\"", "calls = \"tracepoint\"")])?;
     systemctl(&["restart", SERVICE])?;
     let without = backend_of_mount()?;

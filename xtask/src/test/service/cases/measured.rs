@@ -41,17 +41,24 @@ fn grows(system: &mut System) -> Result<()> {
     Ok(())
 }
 
-/// Above 2, which only some distributions' kernels know and have by default, perf
-/// events take CAP_SYS_ADMIN, and the service goes without samples of CPUs.
-const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+/// Runs `test` where CAP_PERFMON is enough for perf events: above 2, which only some
+/// distributions' kernels know and have by default, they take CAP_SYS_ADMIN, and the
+/// service goes without samples of CPUs and tracepoints of calls.
+pub(super) fn with_perf_events(test: impl FnOnce() -> Result<()>) -> Result<()> {
+    const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+    let setting = read(PARANOID)?;
+    write(PARANOID, "2")?;
+    let outcome = test();
+    write(PARANOID, &setting)?;
+    outcome
+}
 
 fn attaches(system: &mut System) -> Result<()> {
     system.running()?;
-    let setting = read(PARANOID)?;
-    write(PARANOID, "2")?;
-    let outcome = systemctl(&["restart", SERVICE]).and_then(|_| as_root_does());
-    write(PARANOID, &setting)?;
-    outcome
+    with_perf_events(|| {
+        systemctl(&["restart", SERVICE])?;
+        as_root_does()
+    })
 }
 
 fn as_root_does() -> Result<()> {
