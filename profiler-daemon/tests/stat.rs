@@ -106,7 +106,7 @@ fn every_breakdown_shows_a_total_or_says_why_there_is_none() {
         let text = String::from_utf8(output.stdout).expect("text");
         let total = text.lines().any(|line| line.starts_with("total "));
         let reasons =
-            ["\nno waits\n", "\nno mount system calls\n", " on this kernel; ", "0 waits took "];
+            ["\nno waits\n", "\nno mount system calls\n", " on this kernel; ", "\n0 waits took "];
         let reasons: Vec<_> = reasons.iter().filter(|reason| text.contains(*reason)).collect();
         assert_eq!(total, reasons.is_empty(), "{name}: {reasons:?}\n{text}");
         if matches!(by, By::Lock | By::Node) {
