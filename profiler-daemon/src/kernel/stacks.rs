@@ -2,11 +2,10 @@
 //!
 //! In: addresses, and `/proc/kallsyms`. Out: `function+0xoffset`. Addresses in
 //! functions that are not known yet are looked up together, in one pass over the
-//! file, away from whoever shows them; the functions are kept, as a pass takes
-//! some ten milliseconds. The file stays open: whether it
-//! shows addresses is decided by the privileges of whoever opened it
-//! (`kallsyms_open` in kernel/kallsyms.c, Linux 5.8), so that it can be read after
-//! they were given up.
+//! file, away from whoever shows them; the functions are kept, as in each pass the
+//! kernel writes out all of its symbols. The file stays open: whether it shows
+//! addresses is decided by the privileges of whoever opened it (`kallsyms_open` in
+//! kernel/kallsyms.c, Linux 5.8), so that it can be read after they were given up.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +14,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::kallsyms::{KALLSYMS, KallsymsError, parse};
 
-/// Most functions that are kept: those of some thousand call chains.
+/// Most functions that are kept.
 const CAPACITY: usize = 8192;
 
 /// Functions that were looked up.

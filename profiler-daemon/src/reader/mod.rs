@@ -69,8 +69,8 @@ pub struct Subject {
 /// How much of it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
-    /// Without the list of slow waits, whose stacks cost more to name than all the
-    /// rest to read: what a scrape shows.
+    /// Without the list of slow waits, each with the names of its stack: what a
+    /// scrape shows.
     Counters,
     /// All of it.
     Whole,

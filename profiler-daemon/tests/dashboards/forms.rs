@@ -288,9 +288,12 @@ fn buckets_of_a_kernel_are_those_of_all_its_hosts(ask: &dyn Fn(&str) -> Vec<(Val
             // Subqueries look at other moments than scrapes: rates differ by some
             // waits in five minutes, or by as much as a scrape is of them.
             let waits = 5.0 / 300.0;
-            let from = lower.as_ref().filter(|_| le != "+Inf").map_or(0.0, |lower| lower[&lock]);
-            let from = if le == "+Inf" { upper[&lock] } else { from };
             let to = upper[&lock];
+            let from = match &lower {
+                _ if le == "+Inf" => to,
+                Some(lower) => lower[&lock],
+                None => 0.0,
+            };
             assert!(
                 from * 0.95 - waits <= count && count <= to * 1.05 + waits,
                 "{lock}, {le}: {count} between {from} and {to}"

@@ -162,7 +162,10 @@ async fn reload(
         let of_thread = Settings { drop_privileges: false, ..settings.clone() };
         let session = off_the_loop(move || start(&of_thread)).await??;
         let before = current.replace(Served::new(session, &settings));
-        off_the_loop(move || drop(before)).await?;
+        // Whatever came of that, the new session is the one that is served.
+        if let Err(error) = off_the_loop(move || drop(before)).await {
+            tracing::error!("failed to detach the programs from before: {error:#}");
+        }
         tracing::info!("counters start again from zero: the watched locks or limits changed");
     }
     if listener.is_some() {
